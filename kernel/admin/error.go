@@ -1,0 +1,79 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// wireError is an error as JSON.
+type wireError struct {
+	Code     string `json:"code"`
+	Executed string `json:"executed"`
+	Text     string `json:"text"`
+}
+
+// errorBody is the body of every failed request.
+type errorBody struct {
+	Error *wireError `json:"error,omitempty"`
+}
+
+// typed returns err with a code. Unlike [sdk.AsError] it takes an error of
+// unknown type for the kernel's own failure, not for a handler's.
+func typed(err error) *sdk.Error {
+	var e *sdk.Error
+	if errors.As(err, &e) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return sdk.AsError(err)
+	}
+	return &sdk.Error{Code: sdk.CodeInternal, Text: err.Error()}
+}
+
+// encodeError returns the body that says err.
+func encodeError(err *sdk.Error) []byte {
+	b, _ := json.Marshal(errorBody{&wireError{ // three strings always marshal
+		Code: err.Code.String(), Executed: err.Executed.String(), Text: err.Error(),
+	}})
+	return b
+}
+
+// decode returns the error that w says; a code this side does not know is
+// internal.
+func (w *wireError) decode() *sdk.Error {
+	code, _ := sdk.ParseCode(w.Code)
+	e := &sdk.Error{Code: code, Text: w.Text}
+	switch w.Executed {
+	case sdk.ExecutedNo.String():
+		e.Executed = sdk.ExecutedNo
+	case sdk.ExecutedYes.String():
+		e.Executed = sdk.ExecutedYes
+	}
+	return e
+}
+
+// httpStatus returns the status that is closest to code, for people with curl.
+func httpStatus(code sdk.Code) int {
+	switch code {
+	case sdk.CodeInvalid, sdk.CodeIncompatible:
+		return http.StatusBadRequest
+	case sdk.CodeNotFound:
+		return http.StatusNotFound
+	case sdk.CodeDenied:
+		return http.StatusForbidden
+	case sdk.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	case sdk.CodeOverloaded:
+		return http.StatusTooManyRequests
+	case sdk.CodeDeadline, sdk.CodeCancelled:
+		return http.StatusGatewayTimeout
+	case sdk.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case sdk.CodeNoATP:
+		return http.StatusPaymentRequired
+	case sdk.CodeApplication:
+		return http.StatusUnprocessableEntity
+	}
+	return http.StatusInternalServerError
+}
