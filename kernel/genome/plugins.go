@@ -1,0 +1,90 @@
+package genome
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// A PluginRef is a plugin that golgi asks for, with its section.
+type PluginRef struct {
+	Kind     sdk.Kind
+	Instance string // the word after the kind: "office" of [plugins.discovery-office]
+	Use      string // a bundled name or an absolute path
+	SHA256   string
+	Limits   Limits
+	Config   map[string]any // nil if it has no section
+}
+
+// Key returns the name of the plugin's section and of its log:
+// "discovery-office".
+func (r PluginRef) Key() string { return string(r.Kind) + "-" + r.Instance }
+
+// Name returns what the plugin calls itself, by convention: the bundled name,
+// or the last element of the path without "<kind>-". Of a transport it is the
+// scheme of its addresses.
+func (r PluginRef) Name() string { return pluginName(r.Kind, r.Use) }
+
+// Selected returns the plugins of golgi.*, transports in order of preference,
+// kinds in the order of [sdk.Kinds].
+func (g *Genome) Selected() []PluginRef {
+	var refs []PluginRef
+	for _, kind := range sdk.Kinds() {
+		for _, entry := range g.entries(kind) {
+			refs = append(refs, g.ref(kind, entry))
+		}
+	}
+	return refs
+}
+
+// entries returns what golgi lists for a kind.
+func (g *Genome) entries(kind sdk.Kind) []string {
+	switch kind {
+	case sdk.KindTransport:
+		return g.Golgi.Transports
+	case sdk.KindDiscovery:
+		return g.Golgi.Discovery
+	case sdk.KindLedger:
+		return one(g.Golgi.Ledger)
+	case sdk.KindBilling:
+		return one(g.Golgi.Billing)
+	}
+	return nil
+}
+
+func one(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+func (g *Genome) ref(kind sdk.Kind, entry string) PluginRef {
+	r := PluginRef{Kind: kind, Instance: pluginName(kind, entry), Use: entry}
+	if s, ok := g.Plugins[r.Key()]; ok {
+		r.SHA256, r.Limits, r.Config = s.SHA256, s.Limits, s.Config
+		if s.Use != "" {
+			r.Use = s.Use
+		}
+	}
+	return r
+}
+
+// remoteTransports returns the transports that leave this machine.
+func (g *Genome) remoteTransports() []string {
+	var names []string
+	for _, entry := range g.Golgi.Transports {
+		if name := g.ref(sdk.KindTransport, entry).Name(); name != "uds" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func pluginName(kind sdk.Kind, use string) string {
+	return strings.TrimPrefix(filepath.Base(use), string(kind)+"-")
+}
+
+// isPath reports whether use names an executable and not a bundled plugin.
+func isPath(use string) bool { return strings.ContainsRune(use, filepath.Separator) }
