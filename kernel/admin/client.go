@@ -39,7 +39,8 @@ type Client struct {
 var _ Kernel = (*Client)(nil)
 
 // Dial connects to the admin socket at path and asks who answers. The socket
-// must be served by this user or by root; root may talk to anyone's.
+// must be served by this user or by root; root may talk to anyone's. A socket
+// that nobody listens on any more is [syscall.ECONNREFUSED].
 func Dial(ctx context.Context, path string) (*Client, error) {
 	c := &Client{path: path}
 	tr := &http.Transport{
@@ -206,7 +207,7 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return sdk.Errorf(sdk.CodeDenied, "open %s: %v", c.path, syscall.EACCES)
 	}
-	return &sdk.Error{Code: sdk.CodeUnavailable, Text: fmt.Sprintf("ask %s: %v", c.path, err)}
+	return fmt.Errorf("%w: %w", &sdk.Error{Code: sdk.CodeUnavailable, Text: "ask " + c.path}, err)
 }
 
 // Version returns what the kernel said when the client was dialled.

@@ -40,8 +40,9 @@ type Watcher interface {
 	// are still held. [Journal.Follow] is this method.
 	Events(ctx context.Context, after uint64, yield func(Event) error) error
 	// Logs yields stored records in order of time and, if q.Follow, new ones
-	// until ctx is done (nil), or yield returns an error (that error). A
-	// source that does not exist is [sdk.CodeNotFound].
+	// until ctx is done (nil), yield returns an error (that error) or the
+	// kernel has ended and all is yielded (nil). A source that does not exist
+	// is [sdk.CodeNotFound].
 	Logs(ctx context.Context, q LogQuery, yield func(LogRecord) error) error
 }
 

@@ -123,7 +123,7 @@ type CellStatus struct {
 // A Setting is one value of the configuration in effect.
 type Setting struct {
 	Key    string `json:"key"`    // "cells.worker.replicas"
-	Value  any    `json:"value"`  // as JSON has it
+	Value  string `json:"value"`  // as TOML would write it
 	Origin string `json:"origin"` // "default", "genome.toml:12", "CELLKERNEL_GOLGI__LINKS", "--set"
 }
 
@@ -132,7 +132,7 @@ type EventKind string
 
 // The kinds of events.
 const (
-	EventState EventKind = "state" // Process changed its state
+	EventState EventKind = "state" // Process changed its state; Cell sums up the cell it belongs to
 	EventBuild EventKind = "build" // Text is being or has been built
 	EventNote  EventKind = "note"  // Text is something the operator should know
 	EventReady EventKind = "ready" // all is ready; Text is the posture line
@@ -143,13 +143,14 @@ const (
 // An Event is something that happened to a kernel. Seq orders events: it is
 // never 0 and grows by one.
 type Event struct {
-	Seq     uint64    `json:"seq"`
-	Time    time.Time `json:"time"`
-	Kind    EventKind `json:"kind"`
-	Process *Process  `json:"process,omitempty"`
-	Text    string    `json:"text,omitempty"`
-	Waiting []string  `json:"waiting,omitempty"` // "worker#2 (3 calls)"
-	Lost    uint64    `json:"lost,omitempty"`
+	Seq     uint64      `json:"seq"`
+	Time    time.Time   `json:"time"`
+	Kind    EventKind   `json:"kind"`
+	Process *Process    `json:"process,omitempty"`
+	Cell    *CellStatus `json:"cell,omitempty"`
+	Text    string      `json:"text,omitempty"`
+	Waiting []string    `json:"waiting,omitempty"` // "worker#2 (3 calls)"
+	Lost    uint64      `json:"lost,omitempty"`
 }
 
 // A LogQuery selects log records. The zero LogQuery is everything stored.
@@ -225,10 +226,24 @@ type Plan struct {
 
 // A Change is one step from what runs to what a [Plan] wants.
 type Change struct {
-	Action string `json:"action"` // "start", "stop", "restart", "scale", "set"
-	Kind   string `json:"kind"`   // KindKernel, KindCell or KindPlugin
-	Name   string `json:"name"`
-	Text   string `json:"text,omitempty"` // why, for people: "replicas 4 → 2"
+	Op     string       `json:"op"`               // "add", "remove", "restart", "scale", "update" or "reboot"
+	Key    string       `json:"key"`              // "cells.worker", "golgi.links"
+	Cell   sdk.CellName `json:"cell,omitempty"`   // empty for settings of the kernel
+	Fields []string     `json:"fields,omitempty"` // keys of the cell that differ
+	From   string       `json:"from,omitempty"`   // old and new value where one value changed
+	To     string       `json:"to,omitempty"`
+}
+
+// String renders a change for people: "scale cells.worker: 2 -> 4".
+func (c Change) String() string {
+	s := c.Op + " " + c.Key
+	if len(c.Fields) > 0 {
+		s += " (" + strings.Join(c.Fields, ", ") + ")"
+	}
+	if c.From != "" || c.To != "" {
+		s += ": " + c.From + " -> " + c.To
+	}
+	return s
 }
 
 // A DownRequest says how to end.

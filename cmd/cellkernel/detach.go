@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+)
+
+// A detached boot has two processes. The parent executes itself in a session
+// of its own, with --report-fd; that child is the kernel. Over one pipe the
+// child sends what there is to show while it boots, then the result. After
+// it the child writes nowhere but to its logs, and the parent ends.
+
+// reportFD is the pipe's descriptor in the child: the first of ExtraFiles.
+const reportFD = 3
+
+// A report is one message from the child, a line of JSON.
+type report struct {
+	Show string `json:"show,omitempty"` // bytes for standard error
+	Done bool   `json:"done,omitempty"` // this is the last report
+	Exit int    `json:"exit,omitempty"` // of Done: the exit code of the command
+}
+
+// detach starts the kernel in a process of its own and waits until it is
+// ready or has failed.
+func (a *app) detach(ctx context.Context, p admin.Plan) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	defer r.Close()
+	child := exec.Command(self, detachedArgs(p)...)
+	child.ExtraFiles = []*os.File{w}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = child.Start()
+	w.Close() // or the end of the child would not end our reading
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	// An interrupt while it boots ends the boot: nobody would expect a kernel.
+	stop := context.AfterFunc(ctx, func() { _ = child.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	exit, err := a.followBoot(r)
+	switch {
+	case ctx.Err() != nil:
+		_ = child.Wait()
+		return errInterrupted
+	case err != nil:
+		return errors.Join(fmt.Errorf("detach: kernel ended while it booted: %w", err), child.Wait())
+	case exit != 0:
+		_ = child.Wait() // its exit code is the one it reported
+		return &exitError{exit}
+	}
+	return child.Process.Release()
+}
+
+// detachedArgs is the command line of the child, which runs p.
+func detachedArgs(p admin.Plan) []string {
+	args := []string{"up", fmt.Sprintf("--report-fd=%d", reportFD)}
+	for _, o := range p.Overlays {
+		args = append(args, "--overlay="+o)
+	}
+	for _, set := range p.Sets {
+		args = append(args, "--set="+set)
+	}
+	if p.NoDeps {
+		args = append(args, "--no-deps")
+	}
+	return append(append(args, "--", p.File), p.Cells...)
+}
+
+// followBoot shows the child's reports and returns the exit code of the last.
+func (a *app) followBoot(r io.Reader) (int, error) {
+	dec := json.NewDecoder(bufio.NewReader(r))
+	for {
+		var rep report
+		if err := dec.Decode(&rep); err != nil {
+			return 0, err
+		}
+		if rep.Show != "" {
+			if _, err := io.WriteString(a.stderr, rep.Show); err != nil {
+				return 0, err
+			}
+		}
+		if rep.Done {
+			return rep.Exit, nil
+		}
+	}
+}
+
+// A reporter is the child's end: a writer for what is to be shown, until the
+// last report.
+type reporter struct {
+	mu   sync.Mutex // guards pipe
+	pipe *os.File   // nil after the last report
+}
+
+// Write implements io.Writer. Nobody listens after the last report, so what
+// is written then is dropped; it is in the logs.
+func (r *reporter) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pipe != nil {
+		// A parent that was killed is no reason for the kernel to end.
+		_ = writeJSON(r.pipe, report{Show: string(b)})
+	}
+	return len(b), nil
+}
+
+// done sends the last report and cuts the process off from the terminal.
+// Doing it again changes nothing.
+func (r *reporter) done(exit int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pipe == nil {
+		return
+	}
+	_ = leaveTerminal()
+	_ = writeJSON(r.pipe, report{Done: true, Exit: exit})
+	r.pipe.Close()
+	r.pipe = nil
+}
+
+// leaveTerminal points the standard descriptors at /dev/null: the terminal
+// may go away, and a write to it would then kill the process (SIGPIPE).
+func leaveTerminal() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	for fd := range 3 {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reportBoot is the child's side of detach: it runs the kernel and reports
+// on fd until all is ready or something failed.
+func (a *app) reportBoot(ctx context.Context, k runner, fd int) error {
+	unix.CloseOnExec(fd)
+	rep := &reporter{pipe: os.NewFile(uintptr(fd), "report")}
+	shown := *a
+	shown.stderr = rep
+	err := shown.foreground(ctx, k, newView(rep), func() bool { rep.done(exitOK); return false })
+	// If it never got ready, the parent is still there to be told why.
+	shown.report(err)
+	rep.done(exitCode(err))
+	if err == nil {
+		return nil
+	}
+	return &exitError{exitCode(err)} // it has been said
+}

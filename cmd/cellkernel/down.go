@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// goneLimit bounds how long the kernel may take to end after it has said that
+// nothing else is left.
+const goneLimit = 10 * time.Second
+
+func (a *app) downCommand() *cobra.Command {
+	var r admin.DownRequest
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Drain and end the kernel and everything it started",
+		Long: `Down lets cells finish what they do, says what it waits for, and returns when the kernel and
+all its processes are gone.`,
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if r.Within < 0 {
+				return usage(fmt.Errorf("read flag --within: want a positive duration, got %v", r.Within))
+			}
+			return a.down(cmd.Context(), r)
+		},
+	}
+	cmd.Flags().BoolVar(&r.Now, "now", false, "kill at once instead of draining")
+	cmd.Flags().DurationVar(&r.Within, "within", 0, "kill what has not finished by then (default: what the genome says)")
+	return cmd
+}
+
+func (a *app) down(ctx context.Context, r admin.DownRequest) error {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	// Before it is asked to end, its process id can not belong to another.
+	proc, err := unix.PidfdOpen(c.PID(), 0)
+	if err != nil && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("watch kernel process %d: %w", c.PID(), err)
+	}
+	if err == nil {
+		defer unix.Close(proc)
+	}
+	v := newView(a.stderr)
+	err = c.Down(ctx, r, func(e admin.Event) error { v.event(e); return nil })
+	// A kernel that was killed while it drained is down as well.
+	if err != nil && (ctx.Err() != nil || sdk.CodeOf(err) != sdk.CodeUnavailable) {
+		return err
+	}
+	if proc < 0 {
+		return nil
+	}
+	return waitGone(ctx, proc, c.PID())
+}
+
+// waitGone waits until the process behind a pidfd has ended.
+func waitGone(ctx context.Context, proc, pid int) error {
+	// A pidfd becomes readable when its process ends. The pauses are only for
+	// an interrupt to be noticed.
+	for end := time.Now().Add(goneLimit); time.Now().Before(end); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(proc), Events: unix.POLLIN}}, 100)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("watch kernel process %d: %w", pid, err)
+		case n > 0:
+			return nil
+		}
+	}
+	return sdk.Errorf(sdk.CodeDeadline, "end kernel: process %d is still there %v after it has drained", pid, goneLimit)
+}

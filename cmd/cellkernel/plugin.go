@@ -1,0 +1,73 @@
+package main
+
+import (
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+func (a *app) pluginCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "plugin", Short: "List, test and restart plugins"}
+	group(cmd)
+	cmd.AddCommand(a.pluginListCommand(), a.pluginRestartCommand())
+	return cmd
+}
+
+func (a *app) pluginListCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "list",
+		Short:             "List the plugins of the running kernel",
+		Args:              args(0, 0),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := brief(cmd)
+			defer cancel()
+			c, err := a.connect(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			list, err := c.Plugins(ctx)
+			if err != nil {
+				return err
+			}
+			return a.show(list, func(w io.Writer) error { return pluginTable(w, list) })
+		},
+	}
+	a.outputFlag(cmd)
+	return cmd
+}
+
+func pluginTable(w io.Writer, list []admin.Plugin) error {
+	var rows [][]string
+	for _, p := range list {
+		rows = append(rows, []string{string(p.Kind), p.Name, p.Version, p.Source, string(p.State),
+			number(p.PID), strconv.Itoa(p.Restarts), p.Detail})
+	}
+	return table(w, []string{"KIND", "NAME", "VERSION", "SOURCE", "STATE", "PID", "RESTARTS", "DETAIL"}, rows)
+}
+
+func (a *app) pluginRestartCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restart NAME",
+		Short: "Replace the process of a plugin, also of one that has failed",
+		Long:  `Restart takes "transport-quic", or "quic" where only one plugin is called that.`,
+		Args:  args(1, 1), ValidArgsFunction: a.completePlugins,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			err = c.RestartPlugin(cmd.Context(), words[0])
+			if sdk.CodeOf(err) == sdk.CodeNotFound {
+				return withHint(err, `"cellkernel plugin list" lists the names`)
+			}
+			return err
+		},
+	}
+}
