@@ -62,9 +62,10 @@ Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
 	root.PersistentFlags().StringVar(&a.genome, "genome", "", "genome.toml, or its directory, whose kernel is meant")
 	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
 	root.AddCommand(
+		a.initCommand(),
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(),
 		a.runCommand(), a.restartCommand(), a.stopCommand(), a.startCommand(), a.scaleCommand(), a.callCommand(),
-		a.pluginCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(), a.manCommand(),
+		a.genCommand(), a.pluginCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(), a.manCommand(),
 	)
 	return root
 }

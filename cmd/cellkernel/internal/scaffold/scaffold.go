@@ -1,0 +1,65 @@
+// Package scaffold writes a new directory of cells from the template that is
+// compiled with the examples, and puts it into a Go module.
+package scaffold
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// Copy writes every file of src below dir, with from replaced by to in its
+// text, and returns their names in order. It makes dir. Nothing is written if
+// one of the files exists already.
+func Copy(dir string, src fs.FS, from, to string) ([]string, error) {
+	var names []string
+	err := fs.WalkDir(src, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if _, err := os.Lstat(filepath.Join(dir, target(name))); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("write %q: it exists already", filepath.Join(dir, target(name)))
+		}
+		names = append(names, name)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range names {
+		text, err := fs.ReadFile(src, name)
+		if err != nil {
+			return nil, err
+		}
+		names[i] = target(name)
+		if err := write(filepath.Join(dir, names[i]), strings.ReplaceAll(string(text), from, to)); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// target is the name of a template's file in its copy: files whose names
+// begin with a dot would not be part of the template.
+func target(name string) string {
+	if path.Base(name) == "gitignore" {
+		return path.Join(path.Dir(name), ".gitignore")
+	}
+	return name
+}
+
+func write(file, text string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
