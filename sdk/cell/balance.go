@@ -1,0 +1,133 @@
+package cell
+
+import (
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A score tells how good a link is to send the next call over.
+type score struct {
+	latency atomic.Int64 // ns, smoothed, end to end; 0 without samples
+	sampled atomic.Int64 // nanos of the last sample
+	halved  atomic.Int64 // nanos until which the link counts as half as good
+}
+
+const (
+	smoothing = 8                      // a sample counts one eighth
+	forget    = 250 * time.Millisecond // after which half of an unrefreshed latency is forgotten
+	halfFor   = time.Second            // an overloaded link counts half
+)
+
+// sample adds the latency of one call, in ns.
+func (s *score) sample(ns, now int64) {
+	old := s.latency.Load()
+	if old == 0 {
+		old = ns
+	}
+	s.latency.Store(max(1, old+(ns-old)/smoothing)) // a lost race loses one sample
+	s.sampled.Store(now)
+}
+
+func (s *score) overloaded(now int64) { s.halved.Store(now + int64(halfFor)) }
+
+// cost is the price of one more call, in ns: the calls in flight, and this
+// one, times the latency. other stands in for a link without samples.
+func (s *score) cost(inflight int32, other, now int64) int64 {
+	ns := s.latency.Load()
+	if ns == 0 {
+		ns = other
+	} else if age := now - s.sampled.Load(); age > int64(forget) {
+		ns >>= min(uint(age/int64(forget)), 62)
+	}
+	c := (int64(inflight) + 1) * max(ns, 1)
+	if now < s.halved.Load() {
+		c *= 2
+	}
+	return c
+}
+
+// choose picks a link for one call by the power of two choices. Two links
+// whose costs are within a factor of two are equally good: the first of two
+// random ones is taken, so that no replica starves for a microsecond. avoid is
+// a link not to take if there is another one; it may be nil.
+func choose(links []*outLink, avoid *outLink, now int64) *outLink {
+	n := uint32(len(links))
+	if n == 1 {
+		return links[0]
+	}
+	r := rand.Uint64()
+	i := uint32(r) % n
+	j := uint32(r>>32) % (n - 1)
+	if j >= i {
+		j++
+	}
+	a, b := links[i], links[j]
+	switch avoid {
+	case nil:
+	case a:
+		return b
+	case b:
+		return a
+	}
+	if a.cost(b, now) > 2*b.cost(a, now) {
+		return b
+	}
+	return a
+}
+
+func (l *outLink) cost(other *outLink, now int64) int64 {
+	return l.score.cost(l.inflight.Load(), other.score.latency.Load(), now)
+}
+
+// subset returns which of all endpoints a caller keeps links to, at most n of
+// them, by rendezvous hashing: callers spread evenly, and a change of the set
+// moves only the links it must.
+func subset(caller string, all []target, n int) []target {
+	if len(all) <= n {
+		return all
+	}
+	type weighted struct {
+		t target
+		w uint64
+	}
+	ws := make([]weighted, len(all))
+	for i, t := range all {
+		h := fnv.New64a()
+		h.Write([]byte(caller))
+		h.Write([]byte{0})
+		h.Write([]byte(t.id))
+		ws[i] = weighted{t, mix(h.Sum64())}
+	}
+	slices.SortFunc(ws, func(a, b weighted) int {
+		switch {
+		case a.w > b.w:
+			return -1
+		case a.w < b.w:
+			return 1
+		}
+		return 0
+	})
+	out := make([]target, n)
+	for i := range out {
+		out[i] = ws[i].t
+	}
+	return out
+}
+
+// mix spreads FNV's weak high bits (the finalizer of MurmurHash3).
+func mix(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// A target is an endpoint and how many links to it may be kept.
+type target struct {
+	id    string
+	links int
+}

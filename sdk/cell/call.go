@@ -1,0 +1,176 @@
+package cell
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/flat"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+// A Call is the serving side of one call. It belongs to the handler it was
+// given to and must not be used after that returned.
+type Call struct {
+	link    *inLink
+	id      uint32
+	flags   wire.Flags
+	method  *method
+	ctx     *callContext
+	request Vesicle
+	small   []byte // holds short requests; kept when the Call is used again
+	long    []byte // a request that came in fragments
+	held    int64  // bytes counted in link.held
+	ended   bool   // Reply was called
+}
+
+// newCall returns a Call for a request.
+func (m *Membrane) newCall() *Call {
+	c, _ := m.calls.Get().(*Call)
+	if c == nil {
+		c = &Call{small: make([]byte, 0, smallBody)}
+	}
+	return c
+}
+
+// recycle gives the request's buffer back, and the Call.
+func (c *Call) recycle() {
+	l := c.link
+	l.held.Add(-c.held)
+	c.request.Release()
+	*c = Call{small: c.small}
+	l.m.calls.Put(c)
+}
+
+// Request returns the encoded request, empty for shapes without one. It is
+// valid until the handler returns, and not verified.
+func (c *Call) Request() []byte { return c.request.b }
+
+// Stream returns the messages of a streaming call. It panics for unary calls.
+func (c *Call) Stream() *Stream {
+	if c.ctx.stream == nil {
+		panic("cell: Stream of a unary call")
+	}
+	return c.ctx.stream
+}
+
+// Reply ends the call with m, which is encoded straight into the link's write
+// buffer. If the caller gave up meanwhile nothing is sent and that is no
+// error. Calling Reply twice is one.
+func (c *Call) Reply(m flat.Message) error {
+	if c.ended {
+		return &sdk.Error{Code: sdk.CodeInternal, Executed: sdk.ExecutedYes, Text: "reply twice"}
+	}
+	c.ended = true
+	h := wire.Header{Kind: wire.KindReply, Call: c.id}
+	if c.flags&wire.FlagJSON != 0 && m != nil {
+		b, err := json.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("encode reply: %w", err)
+		}
+		h.Flags, m = wire.FlagJSON, new(bytesMessage(b))
+	}
+	l := c.link
+	if !l.take(c.id, c.ctx) {
+		return nil
+	}
+	_, err := l.sendCrowd(h, m, nil, bound{until: c.ctx.deadline}, l.active.Load() > 1)
+	if err == nil || l.w.reason() != nil {
+		return nil // a link that broke has no reader for an error either
+	}
+	e := *sdk.AsError(err)
+	e.Executed = sdk.ExecutedYes
+	l.refuse(c.id, &e)
+	return nil
+}
+
+// run serves the call from beginning to end.
+func (c *Call) run() {
+	begun := nanos()
+	l, ctx := c.link, c.ctx
+	err := ctx.Err()
+	if err != nil {
+		err = notExecuted(err)
+	} else {
+		err = c.serve(ctx)
+	}
+	if err == nil && !c.ended {
+		err = c.Reply(nil)
+	}
+	if err != nil {
+		c.fail(err)
+	}
+	ctx.cancel(context.Canceled)
+	if ctx.stream != nil {
+		ctx.stream.finish(Vesicle{}, sdk.Errorf(sdk.CodeCancelled, "stream: the handler has returned"))
+		ctx.stream.drop()
+	}
+	c.recycle()
+	l.calls.Add(1)
+	l.handler.Add(nanos() - begun)
+	l.active.Add(-1)
+	l.m.called()
+}
+
+// fail ends the call with an error, if nothing has ended it yet.
+func (c *Call) fail(err error) {
+	e := sdk.AsError(err)
+	if c.link.take(c.id, c.ctx) {
+		c.link.refuse(c.id, e)
+	}
+}
+
+// serve calls the handler. A panic becomes a typed error; its stack goes to
+// the log.
+func (c *Call) serve(ctx *callContext) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			slog.Error("handler panicked", "method", c.method.name(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = &sdk.Error{Code: sdk.CodeInternal, Executed: sdk.ExecutedYes, Text: fmt.Sprintf("%s panicked: %.200v", c.method.name(), p)}
+		}
+	}()
+	if c.flags&wire.FlagJSON != 0 {
+		if err := c.decodeJSON(); err != nil {
+			return Invalid(err)
+		}
+	}
+	if err := c.method.handle(ctx, c); err != nil {
+		return err
+	}
+	if !c.ended && c.method.desc.Shape == Unary {
+		return &sdk.Error{Code: sdk.CodeInternal, Executed: sdk.ExecutedYes, Text: c.method.name() + " returned without a reply"}
+	}
+	return nil
+}
+
+// decodeJSON turns a request in JSON into the encoding that handlers know.
+func (c *Call) decodeJSON() error {
+	md := c.method.desc
+	if c.ctx.stream != nil {
+		c.ctx.stream.json = md
+	}
+	if c.flags&wire.FlagNone != 0 {
+		return nil
+	}
+	b, err := fromJSON(md.NewIn, c.request.b)
+	if err != nil {
+		return err
+	}
+	c.request.Release()
+	c.request = Vesicle{b: b}
+	return nil
+}
+
+func fromJSON(newMessage func() flat.Message, b []byte) ([]byte, error) {
+	m := newMessage()
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(m); err != nil {
+		return nil, err
+	}
+	return m.AppendFlat(nil), nil
+}

@@ -1,0 +1,310 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+// An inLink is a link another cell opened: it brings requests.
+type inLink struct {
+	*link
+	// running holds the context of every call the other side has in flight, by
+	// call id. Whoever takes a context out, the handler that ends or the reader
+	// that sees a cancel, sends the frame that ends the call.
+	running [slotBlocks]atomic.Pointer[[slotBlock]atomic.Pointer[callContext]]
+	parts   map[uint32]*Call // requests that come in fragments; of the reader
+	active  atomic.Int32
+	held    atomic.Int64 // bytes of requests
+
+	calls   atomic.Uint64
+	errors  atomic.Uint64
+	handler atomic.Int64 // ns in handlers
+}
+
+// openIn serves the link that came with f until it ends.
+func openIn(m *Membrane, info channel.Link, f *os.File) (*inLink, error) {
+	base, err := newLink(m, info, f)
+	if err != nil {
+		return nil, err
+	}
+	l := &inLink{link: base, parts: make(map[uint32]*Call)}
+	if err := l.hello(m.table); err != nil {
+		l.w.fail(err)
+		l.r.close()
+		return nil, err
+	}
+	m.wg.Go(l.read)
+	return l, nil
+}
+
+func (l *inLink) read() {
+	var err error
+	for err == nil {
+		var h wire.Header
+		var body []byte
+		if h, body, err = l.r.next(); err == nil {
+			err = l.handle(h, body)
+		}
+	}
+	l.w.fail(err)
+	err = l.w.reason() // the first one, if this side ended the link
+	l.r.close()
+	for _, c := range l.parts {
+		c.recycle()
+	}
+	l.eachRunning(func(id uint32, ctx *callContext) {
+		if l.take(id, ctx) {
+			l.stop(ctx, context.Canceled)
+		}
+	})
+	l.w.wg.Wait()
+	l.m.ended(l, err)
+}
+
+// stop ends a call whose other side is gone or has given up.
+func (l *inLink) stop(ctx *callContext, err error) {
+	ctx.cancel(err)
+	if ctx.stream != nil {
+		ctx.stream.finish(Vesicle{}, sdk.AsError(err))
+	}
+}
+
+func (l *inLink) handle(h wire.Header, body []byte) error {
+	if h.Kind == wire.KindSettings {
+		return l.settings(h, body)
+	}
+	if !l.greeted() {
+		return fmt.Errorf("%s before settings", h.Kind)
+	}
+	switch h.Kind {
+	case wire.KindRequest:
+		return l.request(h, body)
+	case wire.KindFragment, wire.KindMessage, wire.KindCredit, wire.KindCancel:
+		return l.handleCall(h, body)
+	case wire.KindPing:
+		l.control(wire.Header{Kind: wire.KindPong, Value: h.Value}, "")
+	case wire.KindPong:
+	default:
+		return fmt.Errorf("unexpected %s", h.Kind)
+	}
+	return nil
+}
+
+// handleCall takes a frame of a call that has begun. Frames for a call that
+// this side has ended already crossed its end on the way, and are dropped.
+func (l *inLink) handleCall(h wire.Header, body []byte) error {
+	if c := l.parts[h.Call]; c != nil {
+		return l.requestPart(c, h, body)
+	}
+	p := l.at(h.Call)
+	if p == nil {
+		return fmt.Errorf("%s for call %d: ids are below %d", h.Kind, h.Call, maxCalls)
+	}
+	ctx := p.Load()
+	if ctx == nil {
+		return nil
+	}
+	switch h.Kind {
+	case wire.KindCancel:
+		if l.take(h.Call, ctx) {
+			l.stop(ctx, context.Canceled)
+			l.refuse(h.Call, &sdk.Error{Code: sdk.CodeCancelled, Text: "cancelled by the caller"})
+		}
+		return nil
+	case wire.KindCredit:
+		if ctx.stream != nil {
+			ctx.stream.grant(h.Value)
+		}
+		return nil
+	}
+	if ctx.stream == nil {
+		return fmt.Errorf("%s for call %d, which does not stream", h.Kind, h.Call)
+	}
+	if h.Kind == wire.KindFragment {
+		return ctx.stream.fragment(h, body)
+	}
+	return ctx.stream.message(h, body, l.r)
+}
+
+// request begins a call, or refuses it. A refusal means it was not executed.
+func (l *inLink) request(h wire.Header, body []byte) error {
+	p := l.at(h.Call)
+	if p == nil || p.Load() != nil || l.parts[h.Call] != nil {
+		return fmt.Errorf("request with id %d: want a free id below %d", h.Call, maxCalls)
+	}
+	var meta []wire.Meta
+	if h.Flags&wire.FlagMeta != 0 {
+		raw, message, err := wire.SplitMeta(body)
+		if err != nil {
+			return err
+		}
+		if meta, err = wire.ParseMeta(raw); err != nil {
+			return err
+		}
+		body = message
+	}
+	if e := l.admit(h, len(body)); e != nil {
+		l.refuse(h.Call, e)
+		return nil
+	}
+	c := l.newCall(h, meta)
+	if h.Flags&wire.FlagMore != 0 {
+		c.long = append(make([]byte, 0, 2*len(body)), body...)
+		l.hold(c, len(body))
+		l.parts[h.Call] = c
+		return nil
+	}
+	l.hold(c, len(body))
+	if len(body) <= smallBody {
+		c.small = append(c.small[:0], body...)
+		c.request = Vesicle{b: c.small}
+	} else {
+		l.r.c.retain()
+		c.request = Vesicle{body, l.r.c}
+	}
+	l.start(c)
+	return nil
+}
+
+// admit decides whether a request may run at all.
+func (l *inLink) admit(h wire.Header, size int) *sdk.Error {
+	switch {
+	case l.m.draining.Load():
+		return sdk.Errorf(sdk.CodeUnavailable, "route to %q: it is shutting down", l.m.welcome.Cell)
+	case int(h.Aux) >= len(l.m.methods):
+		return sdk.Errorf(sdk.CodeNotFound, "route to %q: no method %d", l.m.welcome.Cell, h.Aux)
+	case l.held.Load()+int64(size) > maxBudget:
+		return sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d bytes of requests are in flight", l.m.welcome.Cell, l.held.Load())
+	}
+	return nil
+}
+
+func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
+	c := l.m.newCall()
+	c.link, c.id, c.flags, c.method = l, h.Call, h.Flags, l.m.methods[h.Aux]
+	c.ctx = &callContext{peer: &l.peer, meta: meta}
+	if left := wire.Time(h.Value); left != 0 {
+		c.ctx.deadline = nanos() + int64(left)
+	}
+	if c.method.desc.Shape != Unary {
+		c.ctx.stream = newStream(l.link, h.Call, c.method.desc.Shape.streamsIn())
+	}
+	return c
+}
+
+// requestPart takes one more fragment of a request, or its cancellation.
+func (l *inLink) requestPart(c *Call, h wire.Header, body []byte) error {
+	drop := func(e *sdk.Error) {
+		delete(l.parts, h.Call)
+		c.recycle()
+		l.refuse(h.Call, e)
+	}
+	switch {
+	case h.Kind == wire.KindCancel:
+		drop(sdk.Errorf(sdk.CodeCancelled, "cancelled by the caller"))
+		return nil
+	case h.Kind != wire.KindFragment:
+		return fmt.Errorf("%s inside the request of call %d", h.Kind, h.Call)
+	case len(c.long)+len(body) > maxMessage:
+		drop(sdk.Errorf(sdk.CodeTooLarge, "receive request of more than %d bytes", maxMessage))
+		return nil
+	case l.held.Load()+int64(len(body)) > maxBudget:
+		drop(sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d bytes of requests are in flight", l.m.welcome.Cell, l.held.Load()))
+		return nil
+	}
+	c.long = append(c.long, body...)
+	l.hold(c, len(body))
+	if h.Flags&wire.FlagMore == 0 {
+		delete(l.parts, h.Call)
+		c.request = Vesicle{b: c.long}
+		l.start(c)
+	}
+	return nil
+}
+
+func (l *inLink) hold(c *Call, n int) {
+	c.held += int64(n)
+	l.held.Add(int64(n))
+}
+
+// start hands a complete request to a handler.
+func (l *inLink) start(c *Call) {
+	l.m.inflight.Add(1)
+	if l.m.draining.Load() { // looked at again, now that the drain would wait for this call
+		l.refuse(c.id, l.admit(wire.Header{}, 0))
+		c.recycle()
+		l.m.called()
+		return
+	}
+	l.at(c.id).Store(c.ctx)
+	l.active.Add(1)
+	l.m.workers.do(c)
+}
+
+// refuse ends a call with an error. The reader may call it.
+func (l *inLink) refuse(id uint32, e *sdk.Error) {
+	l.errors.Add(1)
+	l.control(errorHeader(id, e), e.Text[:min(len(e.Text), maxErrorText)])
+}
+
+// maxErrorText bounds the text of an error on the wire, in bytes.
+const maxErrorText = 4 << 10
+
+func errorHeader(id uint32, e *sdk.Error) wire.Header {
+	return wire.Header{Kind: wire.KindError, Call: id, Aux: uint16(e.Code) | uint16(e.Executed)<<8}
+}
+
+// at returns where the context of a call id is kept, or nil if the id is too
+// large. Only the reader makes blocks.
+func (l *inLink) at(id uint32) *atomic.Pointer[callContext] {
+	if id >= maxCalls {
+		return nil
+	}
+	b := l.running[id/slotBlock].Load()
+	if b == nil {
+		b = new([slotBlock]atomic.Pointer[callContext])
+		l.running[id/slotBlock].Store(b)
+	}
+	return &b[id%slotBlock]
+}
+
+// take removes a call from those in flight and reports whether it was there.
+func (l *inLink) take(id uint32, ctx *callContext) bool {
+	return l.running[id/slotBlock].Load()[id%slotBlock].CompareAndSwap(ctx, nil)
+}
+
+func (l *inLink) eachRunning(f func(id uint32, ctx *callContext)) {
+	for i := range l.running {
+		b := l.running[i].Load()
+		if b == nil {
+			continue
+		}
+		for j := range b {
+			if ctx := b[j].Load(); ctx != nil {
+				f(uint32(i*slotBlock+j), ctx)
+			}
+		}
+	}
+}
+
+// goAway tells the other side that new calls will be refused.
+func (l *inLink) goAway() { l.control(wire.Header{Kind: wire.KindGoAway}, "draining") }
+
+var errCellGone = errors.New("cell is shutting down")
+
+// stats are the link's counters.
+func (l *inLink) stats() channel.LinkStats {
+	return channel.LinkStats{
+		ID: l.info.ID, Calls: l.calls.Load(), Errors: l.errors.Load(),
+		HandlerUS: uint64(time.Duration(l.handler.Load()).Microseconds()),
+		BytesIn:   l.r.bytes.Load(), BytesOut: l.w.bytes.Load(),
+	}
+}

@@ -1,0 +1,220 @@
+package cell
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/flat"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+// What this side accepts on one link.
+const (
+	maxCalls   = 1024      // calls in flight
+	maxBudget  = 64 << 20  // bytes of requests in flight
+	maxMessage = 16 << 20  // bytes of one message
+	window     = 256 << 10 // bytes of stream messages not yet received by user code
+	smallBody  = 2 << 10   // longer bodies are leased where they lie, shorter ones copied
+)
+
+// A link is what both ends of a link have in common: a socket, a reader, a
+// writer, and what the other side said it accepts.
+type link struct {
+	m      *Membrane
+	info   channel.Link
+	peer   Peer
+	w      *writer
+	r      *reader
+	theirs wire.Settings // set before ready is closed
+	ready  chan struct{} // closed when theirs has arrived
+	greet  []byte        // settings that come in fragments
+	wg     sync.WaitGroup
+}
+
+// newLink takes ownership of f, the socket of a link.
+func newLink(m *Membrane, info channel.Link, f *os.File) (*link, error) {
+	defer f.Close()
+	if err := channel.IsStream(f); err != nil {
+		return nil, fmt.Errorf("open link to %q: %w", info.Cell, err)
+	}
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("open link to %q: %w", info.Cell, err)
+	}
+	w, err := newWriter(conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &link{
+		m: m, info: info, w: w, r: newReader(conn, &m.chunks), ready: make(chan struct{}),
+		peer: Peer{Node: info.Node, Cell: info.Cell, Local: info.Local},
+	}, nil
+}
+
+// hello sends this side's settings, with the method table if it serves.
+func (l *link) hello(table []wire.Service) error {
+	b, err := wire.AppendSettings(nil, wire.Settings{
+		Major: wire.Major, Calls: maxCalls, Budget: maxBudget, Message: maxMessage, Window: window, Services: table,
+	})
+	if err != nil {
+		return err
+	}
+	return l.send(wire.Header{Kind: wire.KindSettings, Flags: wire.FlagJSON}, new(bytesMessage(b)), bound{})
+}
+
+// settings takes one frame of the other side's settings.
+func (l *link) settings(h wire.Header, body []byte) error {
+	select {
+	case <-l.ready:
+		return errors.New("settings came twice")
+	default:
+	}
+	if len(l.greet)+len(body) > wire.MaxSettings {
+		return fmt.Errorf("settings of more than %d bytes", wire.MaxSettings)
+	}
+	l.greet = append(l.greet, body...)
+	if h.Flags&wire.FlagMore != 0 {
+		return nil
+	}
+	s, err := wire.ParseSettings(l.greet)
+	if err != nil {
+		return err
+	}
+	l.theirs, l.greet = s, nil
+	close(l.ready)
+	return nil
+}
+
+// greeted reports whether the other side's settings have arrived; nothing
+// else may come before them.
+func (l *link) greeted() bool {
+	select {
+	case <-l.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// control appends a frame without a message and writes it. The reader may call it.
+func (l *link) control(h wire.Header, text string) {
+	if l.w.lock() != nil {
+		return // the link is ending: there is nobody to tell
+	}
+	l.w.buf = wire.AppendFrame(l.w.buf, h, []byte(text))
+	l.w.unlock(false)
+}
+
+// A bound limits how long a sender waits for room.
+type bound struct {
+	stop  <-chan struct{}
+	until int64 // nanos; 0 is no limit
+}
+
+// bytesMessage is a message that is encoded already.
+type bytesMessage []byte
+
+// AppendFlat implements flat.Message.
+func (m *bytesMessage) AppendFlat(b []byte) []byte { return append(b, *m...) }
+
+// ParseFlat implements flat.Message.
+func (m *bytesMessage) ParseFlat([]byte) error { return errors.New("not a message to decode") }
+
+// send is sendCrowd for senders that are alone.
+func (l *link) send(h wire.Header, m flat.Message, b bound) error {
+	_, err := l.sendCrowd(h, m, nil, b, false)
+	return err
+}
+
+// sendCrowd encodes m straight into the write buffer as a frame, or, if it
+// turns out to be long, as a frame and fragments. A nil m sends no message.
+// In a crowd others are about to send, too: they may append before it writes.
+// sent reports whether, in spite of an error, a part may have been written.
+func (l *link) sendCrowd(h wire.Header, m flat.Message, meta []wire.Meta, b bound, crowd bool) (sent bool, err error) {
+	if err := l.w.lockRoom(b.stop, timeAt(b.until)); err != nil {
+		return false, err
+	}
+	long, err := l.encode(h, m, meta)
+	if err != nil {
+		l.w.mu.Unlock()
+		return false, err
+	}
+	l.w.unlock(crowd)
+	if long != nil {
+		return l.sendLong(h, long, meta, b)
+	}
+	return true, nil
+}
+
+// encode appends the frame, or returns a copy of a message that is too long
+// for one. The caller holds the writer's lock.
+func (l *link) encode(h wire.Header, m flat.Message, meta []wire.Meta) (long []byte, err error) {
+	ok := false
+	defer func() {
+		if !ok && err == nil {
+			l.w.mu.Unlock() // a message panicked while it was encoded
+		}
+	}()
+	at := len(l.w.buf)
+	b := append(l.w.buf, make([]byte, wire.HeaderSize)...)
+	if len(meta) > 0 {
+		h.Flags |= wire.FlagMeta
+		if b, err = wire.AppendMeta(b, meta); err != nil {
+			return nil, &sdk.Error{Code: sdk.CodeInvalid, Executed: sdk.ExecutedNo, Text: err.Error()}
+		}
+	}
+	body := len(b)
+	if m == nil {
+		h.Flags |= wire.FlagNone
+	} else {
+		b = m.AppendFlat(b)
+	}
+	ok = true
+	if len(b)-body > wire.MaxPayload {
+		if limit := l.limit(h); len(b)-body > limit {
+			return nil, sdk.Errorf(sdk.CodeTooLarge, "send message of %d bytes: other side accepts %d", len(b)-body, limit)
+		}
+		return append([]byte(nil), b[body:]...), nil
+	}
+	h.Size = uint32(len(b) - at - wire.HeaderSize)
+	wire.PutHeader(b[at:], h)
+	l.w.buf = wire.AppendPad(b, int(h.Size))
+	return nil, nil
+}
+
+// limit is the length of the longest message the other side takes.
+func (l *link) limit(h wire.Header) int {
+	if h.Kind == wire.KindSettings {
+		return wire.MaxSettings
+	}
+	return l.theirs.Message
+}
+
+// sendLong sends a long message in fragments, between which others may send.
+func (l *link) sendLong(h wire.Header, msg []byte, meta []wire.Meta, b bound) (sent bool, err error) {
+	for len(msg) > 0 {
+		n := min(len(msg), wire.FragmentLen)
+		if n < len(msg) {
+			h.Flags |= wire.FlagMore
+		} else {
+			h.Flags &^= wire.FlagMore
+		}
+		if err := l.w.lockRoom(b.stop, timeAt(b.until)); err != nil {
+			return sent, err
+		}
+		if _, err := l.encode(h, new(bytesMessage(msg[:n])), meta); err != nil {
+			l.w.mu.Unlock()
+			return sent, err
+		}
+		l.w.unlock(true)
+		msg, meta, sent = msg[n:], nil, true
+		h = wire.Header{Kind: wire.KindFragment, Call: h.Call}
+	}
+	return true, nil
+}

@@ -1,0 +1,479 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+const (
+	attachTimeout = 10 * time.Second
+	statsEvery    = time.Second
+	sayQueue      = 256 // messages to the kernel that wait
+	statsBatch    = 256 // links in one stats message: it must fit
+	closeTimeout  = 5 * time.Second
+)
+
+// A Membrane is this process's attachment to its kernel: it serves what is
+// registered and makes Synapses to other cells. It is safe for concurrent use.
+type Membrane struct {
+	ch      *channel.Conn
+	welcome channel.Welcome
+	table   []wire.Service
+	methods []*method
+	chunks  chunkPools
+	calls   sync.Pool
+	workers workers
+	reaper  *reaper
+
+	out      chan channel.Message // to the kernel
+	closed   chan struct{}        // closed when the kernel is gone
+	drain    chan struct{}        // closed when the kernel asks to drain
+	idle     chan struct{}        // capacity 1: the last call ended while draining
+	draining atomic.Bool
+	inflight atomic.Int64
+	dirty    atomic.Bool // counters changed since they were last said
+	wg       sync.WaitGroup
+
+	mu       sync.Mutex // guards all below, and table and methods until ready
+	ready    bool
+	why      *sdk.Error // why closed is closed
+	drainSet bool
+	synapses map[sdk.CellName]*Synapse
+	in       map[uint64]*inLink
+	dials    map[uint64]chan dialled
+	dialID   uint64
+	timers   map[*time.Timer]struct{}
+}
+
+// dialled is the kernel's answer to a dial.
+type dialled struct {
+	info    channel.Link
+	file    *os.File
+	failure *channel.Failure
+}
+
+// Attach joins the kernel at the other end of ch, which then belongs to the
+// Membrane. It blocks until the kernel's welcome, at most ten seconds. Cells
+// use [Main]; Attach is for those who bring their own channel, like tests.
+func Attach(ch *channel.Conn, hello channel.Hello) (*Membrane, error) {
+	hello.Version, hello.PID = channel.Version, os.Getpid()
+	if err := ch.SendMessage(channel.Message{Type: channel.TypeHello, Hello: &hello}); err != nil {
+		ch.Close()
+		return nil, fmt.Errorf("attach to kernel: %w", err)
+	}
+	ch.SetReadDeadline(time.Now().Add(attachTimeout))
+	answer, files, err := ch.RecvMessage(make([]byte, channel.MaxMessage))
+	for _, f := range files {
+		f.Close()
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("attach to kernel: %w", err)
+	case answer.Type == channel.TypeRefused && answer.Failure != nil:
+		err = fmt.Errorf("attach to kernel: %w", answer.Failure.Err())
+	case answer.Type != channel.TypeWelcome || answer.Welcome == nil:
+		err = fmt.Errorf("attach to kernel: answer is %q, not a welcome", answer.Type)
+	}
+	if err != nil {
+		ch.Close()
+		return nil, err
+	}
+	ch.SetReadDeadline(time.Time{})
+	return newMembrane(ch, *answer.Welcome), nil
+}
+
+func newMembrane(ch *channel.Conn, w channel.Welcome) *Membrane {
+	m := &Membrane{
+		ch: ch, welcome: w, reaper: newReaper(),
+		workers: workers{limit: w.Concurrency, work: make(chan *Call)},
+		out:     make(chan channel.Message, sayQueue),
+		closed:  make(chan struct{}), drain: make(chan struct{}), idle: make(chan struct{}, 1),
+		synapses: make(map[sdk.CellName]*Synapse), in: make(map[uint64]*inLink),
+		dials: make(map[uint64]chan dialled), timers: make(map[*time.Timer]struct{}),
+	}
+	m.wg.Go(m.listen)
+	m.wg.Go(m.speak)
+	m.wg.Go(func() { m.reaper.run(m.closed) })
+	return m
+}
+
+// Name returns the name of this cell.
+func (m *Membrane) Name() sdk.CellName { return m.welcome.Cell }
+
+// Replica returns the number of this replica, from 1.
+func (m *Membrane) Replica() int { return m.welcome.Replica }
+
+// identity names this incarnation of this replica, as endpoints do.
+func (m *Membrane) identity() string {
+	return fmt.Sprintf("%s#%d@%d", m.welcome.Cell, m.welcome.Replica, m.welcome.Incarnation)
+}
+
+// Synapse returns this cell's connection to the cells that serve name. It
+// does not block: links are made when the first call needs one. The same name
+// returns the same Synapse.
+func (m *Membrane) Synapse(name sdk.CellName) *Synapse {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.synapses[name]
+	if s == nil {
+		s = newSynapse(m, name)
+		m.synapses[name] = s
+	}
+	return s
+}
+
+// Ready tells the kernel that this cell can be called and that whoever waits
+// for it may start. Serve calls it; a cell that only calls others calls it
+// itself. What is registered is fixed from here on.
+func (m *Membrane) Ready() {
+	m.mu.Lock()
+	first := !m.ready
+	m.ready = true
+	m.mu.Unlock()
+	if first {
+		m.say(channel.Message{Type: channel.TypeReady})
+	}
+}
+
+// Serve answers calls until the kernel asks this cell to drain, ctx is done,
+// or the kernel is gone. Then it refuses new calls, waits for those that run,
+// and returns nil; an error means that it could not wait for all.
+func (m *Membrane) Serve(ctx context.Context) error {
+	m.Ready()
+	select {
+	case <-m.drain:
+	case <-ctx.Done():
+	case <-m.closed:
+		return m.err()
+	}
+	return m.finish()
+}
+
+// finish drains. Links are told before any call is refused, so that callers
+// know better than to try this replica again; links that came in between are
+// told by the second round.
+func (m *Membrane) finish() error {
+	for range 2 {
+		for _, l := range m.inLinks() {
+			l.goAway()
+		}
+		m.draining.Store(true)
+	}
+	limit := time.Duration(m.welcome.DrainMS) * time.Millisecond
+	if limit <= 0 {
+		limit = 10 * time.Second
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for m.inflight.Load() != 0 {
+		select {
+		case <-m.idle:
+		case <-m.closed:
+			return m.err()
+		case <-timer.C:
+			return fmt.Errorf("drain: %d calls still run after %s", m.inflight.Load(), limit)
+		}
+	}
+	m.say(channel.Message{Type: channel.TypeDrained})
+	return nil
+}
+
+// called is told of every call that ended.
+func (m *Membrane) called() {
+	if m.inflight.Add(-1) == 0 && m.draining.Load() {
+		wakeUp(m.idle)
+	}
+	m.touch()
+}
+
+// touch makes sure that the counters are said within a second.
+func (m *Membrane) touch() {
+	if m.dirty.Load() || m.dirty.Swap(true) {
+		return
+	}
+	m.after(statsEvery, m.sayStats)
+}
+
+// sayStats tells the kernel the counters. They are absolute: what the kernel
+// misses now it learns with the next.
+func (m *Membrane) sayStats() {
+	m.dirty.Store(false)
+	links := m.inLinks()
+	for len(links) > 0 {
+		n := min(len(links), statsBatch)
+		s := &channel.Stats{}
+		for _, l := range links[:n] {
+			s.Links = append(s.Links, l.stats())
+		}
+		select {
+		case m.out <- channel.Message{Type: channel.TypeStats, Stats: s}:
+		default:
+		}
+		links = links[n:]
+	}
+}
+
+func (m *Membrane) inLinks() []*inLink {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	links := make([]*inLink, 0, len(m.in))
+	for _, l := range m.in {
+		links = append(links, l)
+	}
+	return links
+}
+
+// after runs f later, unless the Membrane is closed before.
+func (m *Membrane) after(d time.Duration, f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.why != nil {
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(d, func() {
+		m.mu.Lock()
+		_, ok := m.timers[t]
+		delete(m.timers, t)
+		if ok {
+			m.wg.Add(1)
+		}
+		m.mu.Unlock()
+		if ok {
+			defer m.wg.Done()
+			f()
+		}
+	})
+	m.timers[t] = struct{}{}
+}
+
+// err returns why the Membrane is closed, nil while it is not.
+func (m *Membrane) err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.why == nil {
+		return nil
+	}
+	return m.why
+}
+
+// say queues a message for the kernel. It waits while the queue is full,
+// which is so only while the kernel is stopped.
+func (m *Membrane) say(msg channel.Message) {
+	select {
+	case m.out <- msg:
+	case <-m.closed:
+	}
+}
+
+// speak writes what is queued.
+func (m *Membrane) speak() {
+	for {
+		select {
+		case <-m.closed:
+			return
+		case msg := <-m.out:
+			if err := m.ch.SendMessage(msg); err != nil {
+				m.shut(err)
+				return
+			}
+		}
+	}
+}
+
+// listen takes messages from the kernel until it is gone.
+func (m *Membrane) listen() {
+	buf := make([]byte, channel.MaxMessage)
+	for {
+		msg, files, err := m.ch.RecvMessage(buf)
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the kernel is gone")
+		}
+		if err != nil {
+			m.shut(err)
+			return
+		}
+		if msg.Type == channel.TypeLink && msg.Link != nil && len(files) == 1 {
+			m.hearLink(msg, files[0])
+			continue
+		}
+		for _, f := range files {
+			f.Close()
+		}
+		m.hear(msg)
+	}
+}
+
+func (m *Membrane) hear(msg channel.Message) {
+	switch msg.Type {
+	case channel.TypeEndpoints:
+		var failure *sdk.Error
+		if msg.Failure != nil {
+			failure = msg.Failure.Err()
+		}
+		m.Synapse(msg.Name).update(msg.Endpoints, failure)
+	case channel.TypeLink:
+		slog.Error("kernel sent a malformed link", "id", msg.ID)
+	case channel.TypeRefused:
+		m.answer(msg.ID, dialled{failure: msg.Failure})
+	case channel.TypeDrain:
+		m.requestDrain()
+	case channel.TypePing:
+		m.say(channel.Message{Type: channel.TypePong, ID: msg.ID})
+	}
+}
+
+// hearLink takes a link: the answer to a dial, or one to serve.
+func (m *Membrane) hearLink(msg channel.Message, f *os.File) {
+	if !msg.Link.Outgoing {
+		m.accept(*msg.Link, f)
+	} else if !m.answer(msg.ID, dialled{info: *msg.Link, file: f}) {
+		f.Close() // nobody waits any more
+	}
+}
+
+// accept serves a link.
+func (m *Membrane) accept(info channel.Link, f *os.File) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.why != nil || !m.ready {
+		f.Close()
+		return
+	}
+	l, err := openIn(m, info, f)
+	if err != nil {
+		slog.Error("accept link", "from", info.Cell, "error", err)
+		return
+	}
+	m.in[info.ID] = l
+	if m.draining.Load() {
+		l.goAway()
+	}
+}
+
+// ended is told when a link this cell served is over.
+func (m *Membrane) ended(l *inLink, err error) {
+	m.mu.Lock()
+	delete(m.in, l.info.ID)
+	m.mu.Unlock()
+	if !errors.Is(err, io.EOF) && !errors.Is(err, errLinkClosed) && m.err() == nil {
+		slog.Warn("link ended", "from", l.peer.Cell, "node", l.peer.Node.Short(), "error", err)
+	}
+	s := &channel.Stats{Links: []channel.LinkStats{l.stats()}}
+	m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: s}) })
+}
+
+// dial asks the kernel for a link and opens it.
+func (m *Membrane) dial(s *Synapse, endpoint string) (*outLink, error) {
+	answer := make(chan dialled, 1)
+	m.mu.Lock()
+	m.dialID++
+	id := m.dialID
+	m.dials[id] = answer
+	m.mu.Unlock()
+	m.say(channel.Message{Type: channel.TypeDial, ID: id, Name: s.name, Endpoint: endpoint})
+	timer := time.NewTimer(dialTimeout)
+	defer timer.Stop()
+	var got dialled
+	select {
+	case got = <-answer:
+	case <-m.closed:
+		got.failure = channel.FailureOf(m.err())
+	case <-timer.C:
+		got.failure = &channel.Failure{Code: sdk.CodeUnavailable.String(), Text: fmt.Sprintf("dial %q: the kernel did not answer within %s", endpoint, dialTimeout)}
+	}
+	m.mu.Lock()
+	delete(m.dials, id)
+	m.mu.Unlock()
+	select {
+	case late := <-answer: // came between the timer and the delete
+		got = late
+	default:
+	}
+	if got.failure != nil {
+		return nil, got.failure.Err()
+	}
+	return openOut(s, got.info, got.file)
+}
+
+// answer gives the kernel's answer to whoever dialled, if somebody still waits.
+func (m *Membrane) answer(id uint64, d dialled) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.dials[id]
+	if c == nil {
+		return false
+	}
+	delete(m.dials, id)
+	c <- d
+	return true
+}
+
+func (m *Membrane) requestDrain() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.drainSet {
+		m.drainSet = true
+		close(m.drain)
+	}
+}
+
+// shut closes the Membrane because of err. The first reason stays.
+func (m *Membrane) shut(err error) {
+	m.mu.Lock()
+	if m.why != nil {
+		m.mu.Unlock()
+		return
+	}
+	m.why = &sdk.Error{Code: sdk.CodeUnavailable, Executed: sdk.ExecutedNo, Text: err.Error()}
+	close(m.closed)
+	for t := range m.timers {
+		t.Stop()
+	}
+	m.timers = nil
+	synapses := make([]*Synapse, 0, len(m.synapses))
+	for _, s := range m.synapses {
+		synapses = append(synapses, s)
+	}
+	m.mu.Unlock()
+	m.ch.Close()
+	for _, s := range synapses {
+		s.close(err)
+	}
+	for _, l := range m.inLinks() {
+		l.w.fail(errLinkClosed)
+	}
+}
+
+// Close leaves the kernel: all links end, calls in flight fail, contexts of
+// handlers are cancelled. It waits for them, at most five seconds; the error
+// says that some handler does not return.
+func (m *Membrane) Close() error {
+	m.shut(errCellGone)
+	done := make(chan struct{})
+	go func() {
+		m.wg.Wait() // the readers among them: nobody starts a handler any more
+		close(m.workers.work)
+		m.workers.wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("close: handlers still run after %s", closeTimeout)
+	}
+}

@@ -1,0 +1,445 @@
+package cell
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/flat"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+const (
+	greetTimeout = 5 * time.Second // for the other side's settings
+	pingAfter    = time.Second     // of silence with a call in flight
+	silenceLimit = 5 * time.Second // of silence that end a link
+	noNext       = math.MaxInt64   // nothing to look after
+)
+
+// An outLink is a link this cell opened: it sends requests.
+type outLink struct {
+	*link
+	synapse  *Synapse
+	endpoint string
+	slots    slotTable
+	inflight atomic.Int32
+	closing  atomic.Bool // no new calls: the other side drains, or this side has enough links
+	score    score
+	tables   atomic.Pointer[[]*methodIDs] // by client number
+
+	next     atomic.Int64 // nanos: when the reaper must look at this link
+	received atomic.Uint64
+	look     silence
+	calls    atomic.Uint64
+	errors   atomic.Uint64
+}
+
+// openOut makes a link of f and waits for the other side's settings.
+func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
+	base, err := newLink(s.m, info, f)
+	if err != nil {
+		return nil, err
+	}
+	l := &outLink{link: base, synapse: s, endpoint: info.Endpoint}
+	l.slots = slotTable{link: l, freed: make(chan struct{}, 1)}
+	l.next.Store(noNext)
+	l.wg.Go(l.read)
+	if err := l.hello(nil); err != nil {
+		l.close(err)
+		return nil, err
+	}
+	timer := time.NewTimer(greetTimeout)
+	defer timer.Stop()
+	select {
+	case <-l.ready:
+		return l, nil
+	case <-l.w.done:
+		err = l.w.reason()
+	case <-timer.C:
+		err = fmt.Errorf("no settings within %s", greetTimeout)
+	}
+	l.close(err)
+	return nil, sdk.Errorf(sdk.CodeUnavailable, "open link to %q: %v", info.Cell, err)
+}
+
+// close ends the link and waits for its goroutines. Calls in flight fail.
+func (l *outLink) close(err error) {
+	l.w.fail(err)
+	l.wg.Wait()
+	l.w.wg.Wait()
+}
+
+// read is the link's reader. It never blocks but in reading.
+func (l *outLink) read() {
+	var err error
+	for err == nil {
+		var h wire.Header
+		var body []byte
+		if h, body, err = l.r.next(); err == nil {
+			l.received.Add(1)
+			err = l.handle(h, body)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("other side closed the link")
+	}
+	l.w.fail(err)
+	l.r.close()
+	l.failCalls(l.w.reason()) // the first one, if this side ended the link
+	l.synapse.lost(l)
+}
+
+// failCalls ends all calls of a dead link. What was sent may have been executed.
+func (l *outLink) failCalls(err error) {
+	l.slots.each(func(s *slot) {
+		l.end(s, Vesicle{}, &sdk.Error{Code: sdk.CodeUnavailable, Text: fmt.Sprintf("route to %q: %v", l.peer.Cell, err)})
+	})
+}
+
+func (l *outLink) handle(h wire.Header, body []byte) error {
+	if h.Kind == wire.KindSettings {
+		return l.settings(h, body)
+	}
+	if !l.greeted() {
+		return fmt.Errorf("%s before settings", h.Kind)
+	}
+	switch h.Kind {
+	case wire.KindReply, wire.KindError, wire.KindMessage, wire.KindFragment, wire.KindCredit:
+		return l.handleCall(h, body)
+	case wire.KindPing:
+		l.control(wire.Header{Kind: wire.KindPong, Value: h.Value}, "")
+	case wire.KindPong:
+	case wire.KindGoAway:
+		l.closing.Store(true)
+		l.synapse.lost(l)
+		l.closeIfIdle()
+	default:
+		return fmt.Errorf("unexpected %s", h.Kind)
+	}
+	return nil
+}
+
+// handleCall takes a frame that belongs to a call.
+func (l *outLink) handleCall(h wire.Header, body []byte) error {
+	s := l.slots.at(h.Call)
+	if s == nil || s.state.Load() == slotFree {
+		return fmt.Errorf("%s for call %d, which is not in flight", h.Kind, h.Call)
+	}
+	switch h.Kind {
+	case wire.KindError:
+		e := &sdk.Error{Code: sdk.Code(h.Aux & 0xff), Executed: sdk.Executed(h.Aux >> 8), Text: string(body)}
+		if e.Code == sdk.CodeOK || e.Executed > sdk.ExecutedYes {
+			return fmt.Errorf("malformed error %#x", h.Aux)
+		}
+		l.end(s, Vesicle{}, e)
+	case wire.KindReply:
+		return l.reply(s, h, body)
+	case wire.KindFragment:
+		if s.parts == nil {
+			if s.stream == nil {
+				return fmt.Errorf("fragment for call %d without a beginning", h.Call)
+			}
+			return s.stream.fragment(h, body)
+		}
+		return l.replyPart(s, h, body)
+	case wire.KindMessage:
+		if s.stream == nil {
+			return fmt.Errorf("stream message for call %d, which does not stream", h.Call)
+		}
+		return s.stream.message(h, body, l.r)
+	case wire.KindCredit:
+		if s.stream != nil {
+			s.stream.grant(h.Value)
+		}
+	}
+	return nil
+}
+
+// reply ends a call with a message, or begins to collect a long one.
+func (l *outLink) reply(s *slot, h wire.Header, body []byte) error {
+	switch {
+	case h.Flags&wire.FlagMore != 0:
+		s.parts = append(make([]byte, 0, 2*len(body)), body...)
+	case h.Flags&wire.FlagNone != 0:
+		l.end(s, Vesicle{}, nil)
+	case s.stream != nil:
+		l.end(s, Vesicle{b: bytes.Clone(body)}, nil)
+	case len(body) <= smallBody:
+		s.small = append(s.small[:0], body...)
+		l.end(s, Vesicle{s.small, s}, nil)
+	default:
+		l.r.c.retain()
+		l.end(s, Vesicle{body, l.r.c}, nil)
+	}
+	return nil
+}
+
+func (l *outLink) replyPart(s *slot, h wire.Header, body []byte) error {
+	if len(s.parts)+len(body) > maxMessage {
+		return fmt.Errorf("reply of more than %d bytes", maxMessage)
+	}
+	s.parts = append(s.parts, body...)
+	if h.Flags&wire.FlagMore == 0 {
+		b := s.parts
+		s.parts = nil
+		l.end(s, Vesicle{b: b}, nil)
+	}
+	return nil
+}
+
+// end gives a call its result. Only the reader calls it.
+func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
+	for {
+		switch st := s.state.Load(); st {
+		case slotWaiting:
+			s.reply, s.err, s.parts = v, err, nil
+			if s.stream != nil {
+				s.reply = Vesicle{}
+			}
+			if s.state.CompareAndSwap(st, slotDone) {
+				l.inflight.Add(-1)
+				if s.stream != nil {
+					s.stream.finish(v, err)
+				}
+				s.done <- struct{}{}
+				return
+			}
+		case slotExpired:
+			if s.state.CompareAndSwap(st, slotLate) {
+				l.discard(s, v)
+				return
+			}
+		case slotLeft:
+			if s.state.CompareAndSwap(st, slotDone) {
+				l.discard(s, v)
+				if v.lease != s {
+					l.slots.put(s)
+				}
+				l.inflight.Add(-1)
+				l.closeIfIdle()
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// discard drops a result nobody waits for.
+func (l *outLink) discard(s *slot, v Vesicle) {
+	s.parts = nil
+	if s.state.Load() == slotLate && v.lease == s {
+		return // the caller frees the slot
+	}
+	v.Release()
+}
+
+// begin takes a slot for a call. Its error says that it was not executed.
+func (l *outLink) begin(ctx context.Context, deadline int64, st *Stream) (*slot, error) {
+	for {
+		if s := l.slots.get(l.theirs.Calls); s != nil {
+			s.deadline.Store(deadline)
+			s.stream = st
+			if st != nil {
+				st.id, st.slot = s.id, s
+			}
+			s.state.Store(slotWaiting)
+			l.inflight.Add(1)
+			return s, nil
+		}
+		if err := await(l.slots.freed, ctx.Done(), l.w.done, timeAt(deadline)); err != nil {
+			return nil, notExecuted(err)
+		}
+		if err := l.w.reason(); err != nil {
+			return nil, sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, err)
+		}
+	}
+}
+
+func notExecuted(err error) *sdk.Error {
+	e := *sdk.AsError(err)
+	e.Executed = sdk.ExecutedNo
+	return &e
+}
+
+// request sends the request of s. After an error the slot is not the caller's
+// any more.
+func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.Message) error {
+	h.Kind, h.Call = wire.KindRequest, s.id
+	deadline := s.deadline.Load()
+	if deadline != 0 {
+		h.Value = wire.PutTime(time.Duration(deadline - nanos()))
+	}
+	l.calls.Add(1)
+	sent, err := l.sendCrowd(h, in, outgoingMeta(ctx), bound{ctx.Done(), deadline}, l.inflight.Load() > 1)
+	if err == nil {
+		l.expect(deadline)
+		return nil
+	}
+	e := notExecuted(err)
+	if reason := l.w.reason(); reason != nil {
+		e = sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, reason)
+	}
+	if !sent && s.state.CompareAndSwap(slotWaiting, slotFree) {
+		l.inflight.Add(-1)
+		l.slots.put(s) // the other side never heard of it
+		return e
+	}
+	l.leave(s)
+	return e
+}
+
+// leave gives up a call in flight and tells the other side.
+func (l *outLink) leave(s *slot) {
+	for {
+		switch st := s.state.Load(); st {
+		case slotWaiting, slotExpired:
+			if s.state.CompareAndSwap(st, slotLeft) {
+				if st == slotExpired {
+					<-s.done
+				}
+				l.control(wire.Header{Kind: wire.KindCancel, Call: s.id}, "")
+				return
+			}
+		case slotDone:
+			<-s.done
+			v := s.reply
+			s.reply = Vesicle{}
+			if v.lease == s {
+				v.Release()
+				return
+			}
+			v.Release()
+			l.slots.put(s)
+			return
+		case slotLate:
+			<-s.done
+			l.inflight.Add(-1)
+			l.slots.put(s)
+			l.closeIfIdle()
+			return
+		}
+	}
+}
+
+// wait blocks until the call of s ended, and takes its result.
+func (l *outLink) wait(ctx context.Context, s *slot) (Vesicle, error) {
+	if stop := ctx.Done(); stop != nil {
+		select {
+		case <-s.done:
+		case <-stop:
+			l.leave(s)
+			return Vesicle{}, &sdk.Error{Code: sdk.AsError(ctx.Err()).Code, Text: "wait for reply: " + ctx.Err().Error()}
+		}
+	} else {
+		<-s.done
+	}
+	switch s.state.Load() {
+	case slotExpired, slotLate:
+		s.done <- struct{}{} // leave takes it
+		l.leave(s)
+		return Vesicle{}, &sdk.Error{Code: sdk.CodeDeadline, Text: fmt.Sprintf("wait for reply of %q: deadline passed", l.peer.Cell)}
+	}
+	v, err := s.reply, s.err
+	s.reply, s.err = Vesicle{}, nil
+	if v.lease != s {
+		l.slots.put(s)
+	}
+	if l.closing.Load() {
+		l.closeIfIdle()
+	}
+	if err != nil {
+		return Vesicle{}, err
+	}
+	return v, nil
+}
+
+// closeIfIdle ends a link that takes no new calls once the last has ended.
+func (l *outLink) closeIfIdle() {
+	if l.closing.Load() && l.inflight.Load() == 0 {
+		l.w.fail(errLinkClosed)
+	}
+}
+
+// expect makes sure that the reaper looks at this link in time.
+func (l *outLink) expect(deadline int64) {
+	at := nanos() + int64(pingAfter)
+	if deadline != 0 && deadline < at {
+		at = deadline
+	}
+	if at < l.next.Load() {
+		l.m.reaper.lower(&l.next, at)
+	}
+}
+
+// visit is the reaper's: it ends what is past its deadline, pings a silent
+// other side and returns when to come back.
+func (l *outLink) visit(now int64) int64 {
+	next := int64(noNext)
+	busy := false
+	l.slots.each(func(s *slot) {
+		if s.state.Load() != slotWaiting {
+			return
+		}
+		busy = true
+		d := s.deadline.Load()
+		if d == 0 {
+			return
+		}
+		if d > now {
+			next = min(next, d)
+		} else if s.state.CompareAndSwap(slotWaiting, slotExpired) {
+			if s.stream != nil {
+				s.stream.finish(Vesicle{}, &sdk.Error{Code: sdk.CodeDeadline, Text: "stream: deadline passed"})
+			}
+			s.done <- struct{}{}
+		}
+	})
+	if !busy {
+		l.look = silence{}
+		return next
+	}
+	ping, err := l.look.step(now, l.received.Load())
+	if err != nil {
+		l.w.fail(err)
+	} else if ping {
+		l.control(wire.Header{Kind: wire.KindPing}, "")
+	}
+	return min(next, now+int64(pingAfter))
+}
+
+// silence measures how long a link with calls in flight has been silent.
+type silence struct {
+	at       int64  // nanos of the last step; 0 before the first
+	received uint64 // frames at the last step
+	lasted   int64  // nanos without news
+	pings    int64  // pings sent in them
+}
+
+// step takes the count of frames received so far and says whether to ping. A
+// gap between two steps counts as little more than the usual second: if this
+// process was stopped, the other side must not pay for it.
+func (s *silence) step(now int64, received uint64) (ping bool, err error) {
+	if s.at == 0 || received != s.received {
+		*s = silence{at: now, received: received}
+		return false, nil
+	}
+	s.lasted += min(now-s.at, int64(pingAfter)*3/2)
+	s.at = now
+	if s.lasted > int64(silenceLimit) {
+		return false, fmt.Errorf("nothing heard for %s", silenceLimit)
+	}
+	if s.lasted/int64(pingAfter) > s.pings {
+		s.pings++
+		return true, nil
+	}
+	return false, nil
+}

@@ -1,0 +1,328 @@
+package cell
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/flat"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+// A Stream is one side of a streaming call. One goroutine may send while
+// another receives. The client's side must be read to its end or closed.
+type Stream struct {
+	link *link
+	id   uint32
+	out  *outLink // on the client's side
+	slot *slot    // on the client's side
+	json *MethodDesc
+	stop <-chan struct{} // of the caller's context
+
+	sendMu  sync.Mutex // guards scratch and the order of sends
+	scratch bytesMessage
+
+	mu       sync.Mutex // guards all below
+	queue    []Vesicle
+	taken    int // bytes received by user code and not yet granted again
+	unread   int // bytes received and not yet granted again
+	part     []byte
+	partial  bool // part is the beginning of a message
+	inEnd    bool // the other side sent its last message
+	outEnd   bool // this side did
+	finished bool // the call has ended
+	err      *sdk.Error
+	final    Vesicle
+	credit   int64 // bytes that may be sent; one message may take it below zero
+	news     chan struct{}
+	room     chan struct{}
+	unstop   func() bool
+	once     sync.Once
+}
+
+func newStream(l *link, id uint32, receives bool) *Stream {
+	return &Stream{
+		link: l, id: id, credit: int64(l.theirs.Window), inEnd: !receives,
+		news: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+}
+
+// open begins a streaming call on this link.
+func (l *outLink) open(ctx context.Context, h wire.Header, first flat.Message, deadline int64) (*Stream, error) {
+	st := newStream(l.link, 0, true)
+	st.out, st.stop, st.outEnd = l, ctx.Done(), first != nil
+	s, err := l.begin(ctx, deadline, st)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.request(ctx, s, h, first); err != nil {
+		return nil, err
+	}
+	if ctx.Done() != nil {
+		st.mu.Lock()
+		st.unstop = context.AfterFunc(ctx, func() { st.abandon(ctx.Err()) })
+		st.mu.Unlock()
+	}
+	return st, nil
+}
+
+func wakeUp(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// message takes a message from the other side. Only the reader calls it.
+func (s *Stream) message(h wire.Header, body []byte, r *reader) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer wakeUp(s.news)
+	if s.finished {
+		return nil // crossed the end of the call
+	}
+	if s.inEnd || s.partial {
+		return fmt.Errorf("stream message for call %d out of order", s.id)
+	}
+	if s.unread > window {
+		return fmt.Errorf("stream message for call %d beyond the window", s.id)
+	}
+	s.inEnd = h.Flags&wire.FlagEnd != 0
+	s.unread += len(body)
+	switch {
+	case h.Flags&wire.FlagMore != 0:
+		s.part, s.partial = append(make([]byte, 0, 2*len(body)), body...), true
+	case h.Flags&wire.FlagNone != 0:
+	case len(body) <= smallBody:
+		s.queue = append(s.queue, Vesicle{b: append([]byte(nil), body...)})
+	default:
+		r.c.retain()
+		s.queue = append(s.queue, Vesicle{body, r.c})
+	}
+	return nil
+}
+
+// fragment takes more of a long message.
+func (s *Stream) fragment(h wire.Header, body []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished {
+		return nil
+	}
+	if !s.partial || len(s.part)+len(body) > maxMessage {
+		return fmt.Errorf("fragment for call %d: without a beginning, or over %d bytes", s.id, maxMessage)
+	}
+	s.part = append(s.part, body...)
+	s.unread += len(body)
+	if h.Flags&wire.FlagMore == 0 {
+		s.queue = append(s.queue, Vesicle{b: s.part})
+		s.part, s.partial = nil, false
+		wakeUp(s.news)
+	}
+	return nil
+}
+
+// grant adds credit.
+func (s *Stream) grant(n uint32) {
+	s.mu.Lock()
+	s.credit = min(s.credit+int64(n), 1<<40)
+	s.mu.Unlock()
+	wakeUp(s.room)
+}
+
+// finish ends the call: with err, or well with the reply v. The first end stays.
+func (s *Stream) finish(v Vesicle, err *sdk.Error) {
+	s.mu.Lock()
+	if !s.finished {
+		s.finished, s.err, s.final = true, err, v
+	}
+	s.mu.Unlock()
+	wakeUp(s.news)
+	wakeUp(s.room)
+}
+
+// drop releases what nobody will receive.
+func (s *Stream) drop() {
+	s.mu.Lock()
+	queue := s.queue
+	s.queue, s.part = nil, nil
+	s.mu.Unlock()
+	for _, v := range queue {
+		v.Release()
+	}
+}
+
+// Send encodes m and sends it. It blocks until the other side grants room.
+// io.EOF means that the call has ended and Recv tells how.
+func (s *Stream) Send(m flat.Message) error {
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	h := wire.Header{Kind: wire.KindMessage, Call: s.id}
+	if s.json != nil {
+		b, err := json.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("encode stream message: %w", err)
+		}
+		h.Flags, s.scratch = wire.FlagJSON, b
+	} else {
+		s.scratch = m.AppendFlat(s.scratch[:0])
+	}
+	if len(s.scratch) > s.link.theirs.Message {
+		return sdk.Errorf(sdk.CodeTooLarge, "send message of %d bytes: other side accepts %d", len(s.scratch), s.link.theirs.Message)
+	}
+	if err := s.awaitCredit(int64(len(s.scratch))); err != nil {
+		return err
+	}
+	err := s.link.send(h, &s.scratch, bound{stop: s.stop})
+	if cap(s.scratch) > keepWater {
+		s.scratch = nil
+	}
+	return s.sendError(err)
+}
+
+// sendError replaces the error of a link that broke by the stream's own end.
+func (s *Stream) sendError(err error) error {
+	if err != nil && s.link.w.reason() != nil {
+		return io.EOF
+	}
+	return err
+}
+
+// awaitCredit waits until a message may be begun, and pays n bytes for it.
+func (s *Stream) awaitCredit(n int64) error {
+	for {
+		s.mu.Lock()
+		switch {
+		case s.finished:
+			s.mu.Unlock()
+			return io.EOF
+		case s.outEnd:
+			s.mu.Unlock()
+			return sdk.Errorf(sdk.CodeInvalid, "send after the end of the stream")
+		case s.credit > 0:
+			s.credit -= n
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.room:
+		case <-s.link.w.done:
+			return io.EOF
+		}
+	}
+}
+
+// CloseSend tells the other side that no more messages follow. Sending after
+// it is an error; closing twice is not.
+func (s *Stream) CloseSend() error {
+	s.sendMu.Lock()
+	defer s.sendMu.Unlock()
+	s.mu.Lock()
+	done := s.outEnd || s.finished
+	s.outEnd = true
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	err := s.link.send(wire.Header{Kind: wire.KindMessage, Flags: wire.FlagEnd, Call: s.id}, nil, bound{stop: s.stop})
+	return s.sendError(err)
+}
+
+// Recv returns the next message. It blocks until there is one; io.EOF is the
+// regular end. The caller releases the Vesicle.
+func (s *Stream) Recv() (Vesicle, error) {
+	for {
+		v, ok, err := s.poll()
+		if ok && err == nil && s.json != nil {
+			b, err := fromJSON(s.json.NewIn, v.b)
+			v.Release()
+			if err != nil {
+				return Vesicle{}, Invalid(err)
+			}
+			return Vesicle{b: b}, nil
+		}
+		if ok || err != nil {
+			return v, err
+		}
+		<-s.news // finish, message and fragment all wake it; a broken link finishes
+	}
+}
+
+// poll takes what is there: a message, the end, or neither.
+func (s *Stream) poll() (v Vesicle, ok bool, err error) {
+	s.mu.Lock()
+	grant := 0
+	switch {
+	case len(s.queue) > 0:
+		v, ok = s.queue[0], true
+		s.queue[0] = Vesicle{}
+		s.queue = s.queue[1:]
+		s.taken += len(v.b)
+		if s.taken >= window/2 && !s.finished {
+			grant = s.taken
+			s.taken, s.unread = 0, s.unread-grant
+		}
+	case s.err != nil:
+		err = s.err
+	case s.finished, s.inEnd && s.out == nil:
+		err = io.EOF
+	}
+	s.mu.Unlock()
+	if grant > 0 {
+		s.link.control(wire.Header{Kind: wire.KindCredit, Call: s.id, Value: uint32(grant)}, "")
+	}
+	if err != nil {
+		s.settle()
+	}
+	return v, ok, err
+}
+
+// settle gives the client's slot back, or gives the call up if it still runs.
+func (s *Stream) settle() {
+	if s.out == nil {
+		return
+	}
+	s.once.Do(func() {
+		s.mu.Lock()
+		unstop := s.unstop
+		s.mu.Unlock()
+		if unstop != nil {
+			unstop()
+		}
+		s.out.leave(s.slot)
+		s.drop()
+	})
+}
+
+// abandon ends the stream for the caller's reason.
+func (s *Stream) abandon(err error) {
+	s.finish(Vesicle{}, &sdk.Error{Code: sdk.AsError(err).Code, Text: "stream: " + err.Error()})
+	s.settle()
+}
+
+// Close gives the stream up, if it has not ended yet. On the server's side it
+// does nothing: there the handler's return ends the stream.
+func (s *Stream) Close() error {
+	if s.out != nil {
+		s.abandon(context.Canceled)
+	}
+	return nil
+}
+
+// result waits for the call's end and returns its reply: of client streams.
+func (s *Stream) result() (Vesicle, error) {
+	for {
+		v, err := s.Recv()
+		if err == io.EOF {
+			return s.final, nil
+		}
+		if err != nil {
+			return Vesicle{}, err
+		}
+		v.Release() // a client stream has no messages back
+	}
+}

@@ -1,0 +1,235 @@
+package cell
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	highWater = 512 << 10 // bytes waiting to be written before senders wait
+	hardWater = 8 << 20   // bytes of answers nobody reads before the link is ended
+	keepWater = 1 << 20   // larger buffers are not kept
+)
+
+// errLinkClosed is the reason of a link that this side ended.
+var errLinkClosed = errors.New("link closed")
+
+// A writer collects frames and writes them in as few system calls as it can:
+// everybody appends under the lock, the first of them writes for all. It makes
+// one attempt that does not block; what the socket does not take is left to a
+// goroutine of the writer. So nobody who appends ever waits for the other
+// side, the link's reader above all: two sides whose readers wait for each
+// other would never move again.
+type writer struct {
+	mu    sync.Mutex // guards all below; no other lock is taken under it
+	buf   []byte     // frames not yet offered to the socket
+	spare []byte     // the other buffer, while it is not being written
+	busy  bool       // somebody is writing and will write what is appended
+	err   error      // why nothing can be written any more
+	room  chan struct{}
+
+	conn  net.Conn
+	raw   syscall.RawConn
+	wg    sync.WaitGroup // the goroutine that writes what the socket refused
+	done  chan struct{}  // closed with err
+	bytes atomic.Uint64
+}
+
+func newWriter(conn net.Conn) (*writer, error) {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.New("open link: connection has no descriptor")
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("open link: %w", err)
+	}
+	return &writer{conn: conn, raw: raw, done: make(chan struct{})}, nil
+}
+
+// drain writes b, which did not fit into the socket, and then what came after
+// it. It is the only one that blocks in a write; busy is its mark.
+func (w *writer) drain(b []byte) {
+	for {
+		_, err := w.conn.Write(b)
+		w.wrote(b, err)
+		w.mu.Lock()
+		b = w.take()
+		if len(b) == 0 || w.err != nil {
+			w.busy = false
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+	}
+}
+
+// take returns the frames to write next. The caller holds mu.
+func (w *writer) take() []byte {
+	b := w.buf
+	w.buf, w.spare = w.spare[:0], nil
+	if len(b) >= highWater && w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+	return b
+}
+
+// wrote gives the buffer back to which b belongs.
+func (w *writer) wrote(b []byte, err error) {
+	w.bytes.Add(uint64(len(b)))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if cap(b) <= keepWater {
+		w.spare = b[:0]
+	}
+	if err != nil {
+		w.failLocked(err)
+	}
+}
+
+// lock prepares for an append: it returns with mu held, or with the reason
+// why the link can not be written to.
+func (w *writer) lock() error {
+	w.mu.Lock()
+	if w.err != nil {
+		err := w.err
+		w.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// unlock ends an append. The caller becomes the one who writes if nobody is;
+// with others about (crowd), it lets them append first.
+func (w *writer) unlock(crowd bool) {
+	if len(w.buf) > hardWater {
+		w.failLocked(errors.New("other side does not read: 8 MiB are waiting"))
+	}
+	if w.busy || w.err != nil {
+		w.mu.Unlock()
+		return
+	}
+	w.busy = true
+	w.mu.Unlock()
+	if crowd {
+		runtime.Gosched()
+	}
+	w.flush()
+}
+
+// flush writes until nothing is left or the socket is full.
+func (w *writer) flush() {
+	for {
+		w.mu.Lock()
+		b := w.take()
+		if len(b) == 0 || w.err != nil {
+			w.spare = b[:0]
+			w.busy = false
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+		n, err := w.try(b)
+		if err == nil && n < len(b) {
+			w.bytes.Add(uint64(n))
+			w.wg.Go(func() { w.drain(b[n:]) })
+			return
+		}
+		w.wrote(b, err)
+	}
+}
+
+// try makes one write that does not block.
+func (w *writer) try(b []byte) (n int, err error) {
+	rerr := w.raw.Write(func(fd uintptr) bool {
+		n, err = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return true
+	})
+	if rerr != nil {
+		return 0, rerr
+	}
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return 0, nil
+	}
+	return max(n, 0), err
+}
+
+// lockRoom is lock for callers and handlers: it waits until the buffer is
+// below its high water mark. The reader never waits here.
+func (w *writer) lockRoom(stop <-chan struct{}, until time.Time) error {
+	for {
+		if err := w.lock(); err != nil {
+			return err
+		}
+		if len(w.buf) < highWater {
+			return nil
+		}
+		if w.room == nil {
+			w.room = make(chan struct{})
+		}
+		room := w.room
+		w.mu.Unlock()
+		if err := await(room, stop, w.done, until); err != nil {
+			return err
+		}
+	}
+}
+
+// await waits for ready, at most until the given time (zero: no bound), and
+// not longer than stop or done are open.
+func await(ready, stop, done <-chan struct{}, until time.Time) error {
+	var timeout <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(time.Until(until))
+		defer t.Stop()
+		timeout = t.C
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-done:
+		return nil // the caller looks at the error
+	case <-stop:
+		return &sdk.Error{Code: sdk.CodeCancelled, Text: "cancelled while waiting"}
+	case <-timeout:
+		return &sdk.Error{Code: sdk.CodeDeadline, Text: "deadline passed while waiting"}
+	}
+}
+
+// reason returns why nothing can be written any more, nil while it can.
+func (w *writer) reason() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// fail ends the link for writing, and by closing the socket for reading, too.
+func (w *writer) fail(err error) {
+	w.mu.Lock()
+	w.failLocked(err)
+	w.mu.Unlock()
+}
+
+func (w *writer) failLocked(err error) {
+	if w.err != nil {
+		return
+	}
+	w.err = err
+	w.buf = nil
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+	close(w.done)
+	w.conn.Close()
+}
