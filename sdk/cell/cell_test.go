@@ -141,8 +141,8 @@ func TestTooLongMessagesAreRefusedByTheSender(t *testing.T) {
 
 func TestErrorsKeepTheirMeaning(t *testing.T) {
 	k := celltest.New(t)
-	var fail error
-	k.Serve("echo", registerEcho(func(context.Context, *cell.Call) error { return fail }))
+	fails := make(chan error, 1)
+	k.Serve("echo", registerEcho(func(context.Context, *cell.Call) error { return <-fails }))
 	c := k.Synapse("echo").Client(&echoDesc)
 	for _, test := range []struct {
 		err  error
@@ -155,7 +155,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		{cell.Invalid(errors.New("bad")), sdk.CodeInvalid, sdk.ExecutedNo},
 		{nil, sdk.CodeInternal, sdk.ExecutedYes}, // returned without a reply
 	} {
-		fail = test.err
+		fails <- test.err
 		_, err := c.Call(t.Context(), mEcho, &raw{nil})
 		e := sdk.AsError(err)
 		if e == nil || e.Code != test.code || e.Executed != test.ex {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
@@ -51,11 +52,12 @@ func (l *inLink) read() {
 		var h wire.Header
 		var body []byte
 		if h, body, err = l.r.next(); err == nil {
-			err = l.handle(h, body)
+			if err = l.handle(h, body); err != nil {
+				slog.Warn("other side broke the protocol: link ended", "cell", l.peer.Cell, "node", l.peer.Node.Short(), "error", err)
+			}
 		}
 	}
 	l.w.fail(err)
-	err = l.w.reason() // the first one, if this side ended the link
 	l.r.close()
 	for _, c := range l.parts {
 		c.recycle()
@@ -66,7 +68,7 @@ func (l *inLink) read() {
 		}
 	})
 	l.w.wg.Wait()
-	l.m.ended(l, err)
+	l.m.ended(l)
 }
 
 // stop ends a call whose other side is gone or has given up.

@@ -363,13 +363,10 @@ func (m *Membrane) accept(info channel.Link, f *os.File) {
 }
 
 // ended is told when a link this cell served is over.
-func (m *Membrane) ended(l *inLink, err error) {
+func (m *Membrane) ended(l *inLink) {
 	m.mu.Lock()
 	delete(m.in, l.info.ID)
 	m.mu.Unlock()
-	if !errors.Is(err, io.EOF) && !errors.Is(err, errLinkClosed) && m.err() == nil {
-		slog.Warn("link ended", "from", l.peer.Cell, "node", l.peer.Node.Short(), "error", err)
-	}
 	s := &channel.Stats{Links: []channel.LinkStats{l.stats()}}
 	m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: s}) })
 }

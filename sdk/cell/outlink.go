@@ -51,7 +51,8 @@ func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 	l := &outLink{link: base, synapse: s, endpoint: info.Endpoint}
 	l.slots = slotTable{link: l, freed: make(chan struct{}, 1)}
 	l.next.Store(noNext)
-	l.wg.Go(l.read)
+	l.wg.Add(1)
+	s.m.wg.Go(func() { defer l.wg.Done(); l.read() })
 	if err := l.hello(nil); err != nil {
 		l.close(err)
 		return nil, err

@@ -284,10 +284,15 @@ func (s *Synapse) forget(l *outLink) {
 }
 
 // mayRetry reports whether a call that failed with err is to be sent again.
+// The budget keeps retries from multiplying load; a replica that refuses
+// because it shuts down costs nothing and is not counted.
 func (s *Synapse) mayRetry(err error, attempt int, idempotent bool) bool {
 	e := sdk.AsError(err)
 	if attempt > s.retries || !e.Retryable(idempotent) {
 		return false
+	}
+	if e.Code == sdk.CodeUnavailable && e.Executed == sdk.ExecutedNo {
+		return true
 	}
 	if s.budget.Add(-retryCost) < 0 {
 		s.budget.Add(retryCost)

@@ -37,11 +37,12 @@ type writer struct {
 	err   error      // why nothing can be written any more
 	room  chan struct{}
 
-	conn  net.Conn
-	raw   syscall.RawConn
-	wg    sync.WaitGroup // the goroutine that writes what the socket refused
-	done  chan struct{}  // closed with err
-	bytes atomic.Uint64
+	conn    net.Conn
+	raw     syscall.RawConn
+	attempt attempt
+	wg      sync.WaitGroup // the goroutine that writes what the socket refused
+	done    chan struct{}  // closed with err
+	bytes   atomic.Uint64
 }
 
 func newWriter(conn net.Conn) (*writer, error) {
@@ -53,14 +54,16 @@ func newWriter(conn net.Conn) (*writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open link: %w", err)
 	}
-	return &writer{conn: conn, raw: raw, done: make(chan struct{})}, nil
+	w := &writer{conn: conn, raw: raw, done: make(chan struct{})}
+	w.attempt.init()
+	return w, nil
 }
 
-// drain writes b, which did not fit into the socket, and then what came after
-// it. It is the only one that blocks in a write; busy is its mark.
-func (w *writer) drain(b []byte) {
-	for {
-		_, err := w.conn.Write(b)
+// drain writes b[n:], which did not fit into the socket, and then what came
+// after it. It is the only one that blocks in a write; busy is its mark.
+func (w *writer) drain(b []byte, n int) {
+	for ; ; n = 0 {
+		_, err := w.conn.Write(b[n:])
 		w.wrote(b, err)
 		w.mu.Lock()
 		b = w.take()
@@ -141,27 +144,41 @@ func (w *writer) flush() {
 		w.mu.Unlock()
 		n, err := w.try(b)
 		if err == nil && n < len(b) {
-			w.bytes.Add(uint64(n))
-			w.wg.Go(func() { w.drain(b[n:]) })
+			w.wg.Go(func() { w.drain(b, n) })
 			return
 		}
 		w.wrote(b, err)
 	}
 }
 
-// try makes one write that does not block.
-func (w *writer) try(b []byte) (n int, err error) {
-	rerr := w.raw.Write(func(fd uintptr) bool {
-		n, err = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		return true
-	})
-	if rerr != nil {
-		return 0, rerr
-	}
-	if err == unix.EAGAIN || err == unix.EINTR {
+// try makes one write that does not block. Only the one who is busy calls it.
+func (w *writer) try(b []byte) (int, error) {
+	w.attempt.b = b
+	err := w.raw.Write(w.attempt.do)
+	w.attempt.b = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case w.attempt.err == unix.EAGAIN || w.attempt.err == unix.EINTR:
 		return 0, nil
 	}
-	return max(n, 0), err
+	return max(w.attempt.n, 0), w.attempt.err
+}
+
+// An attempt is the argument and result of one system call, kept in the
+// writer because a closure would be allocated for each.
+type attempt struct {
+	b   []byte
+	n   int
+	err error
+	do  func(fd uintptr) bool
+}
+
+func (a *attempt) init() {
+	a.do = func(fd uintptr) bool {
+		a.n, a.err = unix.SendmsgN(int(fd), a.b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return true
+	}
 }
 
 // lockRoom is lock for callers and handlers: it waits until the buffer is
@@ -200,6 +217,9 @@ func await(ready, stop, done <-chan struct{}, until time.Time) error {
 	case <-done:
 		return nil // the caller looks at the error
 	case <-stop:
+		if !until.IsZero() && !time.Now().Before(until) {
+			return &sdk.Error{Code: sdk.CodeDeadline, Text: "deadline passed while waiting"}
+		}
 		return &sdk.Error{Code: sdk.CodeCancelled, Text: "cancelled while waiting"}
 	case <-timeout:
 		return &sdk.Error{Code: sdk.CodeDeadline, Text: "deadline passed while waiting"}
