@@ -19,6 +19,7 @@ type Layout string
 const (
 	MaxLayout = 16 << 10 // bytes of text
 	MaxSlots  = 4096     // slots of one table: what a vtable can hold is more
+	maxPairs  = 4096     // tables compared with tables
 )
 
 // Layout returns the layout of the message that is the given record of s.
@@ -96,6 +97,9 @@ func Compatible(caller, server Layout) error {
 				seen[next] = true
 				todo = append(todo, next)
 			}
+		}
+		if len(seen) > maxPairs {
+			return errors.New("compare layouts: too many tables")
 		}
 	}
 	return nil

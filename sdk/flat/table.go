@@ -13,10 +13,10 @@ import (
 // Strings and slices from a Table alias the buffer: they are valid for as
 // long as the buffer is, and change with it.
 type Table struct {
-	buf []byte
+	// Four words, so that the compiler keeps tables in registers.
+	buf []byte // nil for the zero Table
 	at  uint32 // of the table
 	vt  uint32 // of its vtable
-	n   uint32 // length of the vtable in bytes
 }
 
 // A View is a generated type with accessors, defined as a Table.
@@ -25,17 +25,20 @@ type View interface {
 		buf []byte
 		at  uint32
 		vt  uint32
-		n   uint32
 	}
 }
 
 // field returns the position of a slot's value, 0 if it is absent.
 func (t Table) field(slot int) uint32 {
-	entry := uint32(4 + 2*slot)
-	if entry+2 > t.n {
+	if t.buf == nil {
 		return 0
 	}
-	o := uint32(binary.LittleEndian.Uint16(t.buf[t.vt+entry:]))
+	vt := t.buf[t.vt:]
+	entry := uint(4 + 2*slot)
+	if entry >= uint(binary.LittleEndian.Uint16(vt)) {
+		return 0
+	}
+	o := uint32(binary.LittleEndian.Uint16(vt[entry:]))
 	if o == 0 {
 		return 0
 	}
@@ -53,8 +56,7 @@ func (t Table) target(slot int) uint32 {
 
 // tableAt returns the table at a verified position.
 func tableAt(buf []byte, at uint32) Table {
-	vt := at - binary.LittleEndian.Uint32(buf[at:])
-	return Table{buf: buf, at: at, vt: vt, n: uint32(binary.LittleEndian.Uint16(buf[vt:]))}
+	return Table{buf: buf, at: at, vt: at - binary.LittleEndian.Uint32(buf[at:])}
 }
 
 // Bool returns the bool in a slot: false only if its byte is 0.

@@ -99,14 +99,14 @@ func (s Bools[T]) Unpack(into []T) []T { return unpack(into, s.Len(), s.At) }
 type Strings struct {
 	buf []byte
 	at  uint32 // of the first offset
-	n   int
+	n   uint32
 }
 
 // StringsOf returns the vector of strings in a slot of t.
 func StringsOf(t Table, slot int) Strings { return Strings(offsetsOf(t, slot)) }
 
 // Len returns the number of elements.
-func (s Strings) Len() int { return s.n }
+func (s Strings) Len() int { return int(s.n) }
 
 // At returns element i, which aliases the buffer. It panics if there is none.
 func (s Strings) At(i int) string {
@@ -114,11 +114,11 @@ func (s Strings) At(i int) string {
 }
 
 // All iterates over the elements with their indexes.
-func (s Strings) All() iter.Seq2[int, string] { return all(s.n, s.At) }
+func (s Strings) All() iter.Seq2[int, string] { return all(s.Len(), s.At) }
 
 // Unpack copies the elements, into the memory of into if it is large enough.
 func (s Strings) Unpack(into []string) []string {
-	into = Resize(into, s.n)
+	into = Resize(into, s.Len())
 	for i := range into {
 		into[i] = CopyString(into[i], s.At(i))
 	}
@@ -132,19 +132,19 @@ type Tables[V View] struct{ offsets }
 func TablesOf[V View](t Table, slot int) Tables[V] { return Tables[V]{offsetsOf(t, slot)} }
 
 // Len returns the number of elements.
-func (s Tables[V]) Len() int { return s.n }
+func (s Tables[V]) Len() int { return int(s.n) }
 
 // At returns element i. It panics if there is none.
 func (s Tables[V]) At(i int) V { return V(tableAt(s.buf, s.target(i))) }
 
 // All iterates over the elements with their indexes.
-func (s Tables[V]) All() iter.Seq2[int, V] { return all(s.n, s.At) }
+func (s Tables[V]) All() iter.Seq2[int, V] { return all(s.Len(), s.At) }
 
 // offsets is a vector of offsets.
 type offsets struct {
 	buf []byte
 	at  uint32 // of the first
-	n   int
+	n   uint32
 }
 
 func offsetsOf(t Table, slot int) offsets {
@@ -152,7 +152,7 @@ func offsetsOf(t Table, slot int) offsets {
 	if p == 0 {
 		return offsets{}
 	}
-	return offsets{t.buf, p + 4, int(binary.LittleEndian.Uint32(t.buf[p:]))}
+	return offsets{t.buf, p + 4, binary.LittleEndian.Uint32(t.buf[p:])}
 }
 
 // target returns the position that element i refers to.

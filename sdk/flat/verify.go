@@ -91,7 +91,16 @@ func (v *verifier) table(at uint32, r *Record, depth int) *VerifyError {
 		if o == 0 || f.Deprecated {
 			continue
 		}
-		bad := v.field(at, o, size, f, depth)
+		// Most fields are scalars: they cost no call.
+		width := uint32(4)
+		if !f.Vector {
+			width = uint32(f.Type.Width())
+		}
+		if o < 4 || o+width > size {
+			bad = fault(at, "a field is outside of its table")
+		} else if f.Vector || f.Type >= String {
+			bad = v.refers(at+o, f, depth)
+		}
 		if bad != nil {
 			if bad.Field == "" {
 				bad.Field = r.Name + "." + f.Name
@@ -121,19 +130,9 @@ func (v *verifier) vtable(at uint32) (entries []byte, size uint32, bad *VerifyEr
 	return v.buf[uint32(vt)+4 : uint32(vt)+n], size, nil
 }
 
-// field checks the value o bytes into the table at at.
-func (v *verifier) field(at, o, size uint32, f *Field, depth int) *VerifyError {
-	width := uint32(4)
-	if !f.Vector {
-		width = uint32(f.Type.Width())
-	}
-	if o < 4 || o+width > size {
-		return fault(at, "a field is outside of its table")
-	}
-	if !f.Vector && f.Type < String {
-		return nil
-	}
-	to, bad := v.follow(at + o)
+// refers checks what the offset at at, the value of f, refers to.
+func (v *verifier) refers(at uint32, f *Field, depth int) *VerifyError {
+	to, bad := v.follow(at)
 	switch {
 	case bad != nil:
 		return bad
