@@ -45,6 +45,7 @@ type Client struct {
 	done     chan struct{} // closed once all is released
 	err      error         // why; set before done is closed
 	stopOnce sync.Once
+	stopErr  error
 	stopped  chan struct{} // closed when Stop was called
 }
 
@@ -84,30 +85,49 @@ func (c *Client) Kill() {
 }
 
 // Stop lets the plugin close what it holds, then ends it: nicely if it is
-// quick, else, or when ctx is done, with a kill. It returns when nothing of
-// the plugin is left.
-func (c *Client) Stop(ctx context.Context) {
+// quick, else, or when ctx is done, with a kill, and then it returns an error
+// that says so. When it returns nothing of the plugin is left.
+func (c *Client) Stop(ctx context.Context) error {
 	c.stopOnce.Do(func() {
 		close(c.stopped)
-		dctx, cancel := context.WithTimeout(ctx, drainTimeout)
-		defer cancel()
-		_, err := pluginpb.NewControlClient(c.cc).Drain(dctx, &pluginpb.DrainRequest{})
-		if err != nil {
-			c.kill()
-			return
-		}
-		c.side.conn.Close()
-		timer := time.NewTimer(killTimeout)
-		defer timer.Stop()
-		select {
-		case <-c.done:
-		case <-timer.C:
-			c.kill()
-		case <-ctx.Done():
-			c.kill()
-		}
+		c.stopErr = c.stop(ctx)
 	})
 	<-c.done
+	return c.stopErr
+}
+
+func (c *Client) stop(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return nil
+	default:
+	}
+	dctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	_, err := pluginpb.NewControlClient(c.cc).Drain(dctx, &pluginpb.DrainRequest{})
+	if err != nil {
+		c.kill()
+		return c.fromStatus(dctx, err, "stop")
+	}
+	c.side.conn.Close()
+	timer := time.NewTimer(killTimeout)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return nil
+	case <-timer.C:
+		err = c.errorf(sdk.CodeDeadline, "stop: the process did not end within %v of the end of descriptor 3: killed", killTimeout)
+	case <-ctx.Done():
+		err = c.errorf(sdk.CodeOf(ctx.Err()), "stop: %v: killed", ctx.Err())
+	}
+	c.kill()
+	return err
+}
+
+// Abandon closes the side channel and nothing else, as the death of a kernel
+// would. A plugin must end within a second then. It is for tests of plugins.
+func (c *Client) Abandon() {
+	c.side.conn.Close()
 }
 
 // setUp does what follows the connection: who are you, and here is your

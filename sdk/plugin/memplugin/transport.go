@@ -69,6 +69,11 @@ func (t *transport) Dial(ctx context.Context, addr sdk.Addr) (net.Conn, error) {
 	}
 	select {
 	case l.queue <- far:
+		select {
+		case <-l.closed: // at the same time: nobody may look into the queue again
+			l.drain()
+		default:
+		}
 		return near, nil
 	case <-l.closed:
 		err = sdk.Errorf(sdk.CodeUnavailable, "nobody listens at %q any more", addr)
@@ -134,16 +139,20 @@ func (l *listener) Close() error {
 		delete(l.net.listeners, l.host)
 		l.net.mu.Unlock()
 		close(l.closed)
-		for {
-			select {
-			case c := <-l.queue:
-				c.Close()
-			default:
-				return
-			}
-		}
+		l.drain()
 	})
 	return nil
+}
+
+func (l *listener) drain() {
+	for {
+		select {
+		case c := <-l.queue:
+			c.Close()
+		default:
+			return
+		}
+	}
 }
 
 func (l *listener) Addr() net.Addr { return address(l.host) }
