@@ -72,6 +72,7 @@ Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
 
 // group makes cmd one that only has subcommands: alone it prints its help.
 func group(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {

@@ -35,16 +35,14 @@ type report struct {
 // detach starts the kernel in a process of its own and waits until it is
 // ready or has failed.
 func (a *app) detach(ctx context.Context, p admin.Plan) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("detach: %w", err)
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
 	defer r.Close()
-	child := exec.Command(self, detachedArgs(p)...)
+	// This very program, even if its file was replaced meanwhile.
+	child := exec.Command("/proc/self/exe", detachedArgs(p)...)
+	child.Args[0] = os.Args[0]
 	child.ExtraFiles = []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = child.Start()

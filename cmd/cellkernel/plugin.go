@@ -13,7 +13,7 @@ import (
 func (a *app) pluginCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "plugin", Short: "List, test and restart plugins"}
 	group(cmd)
-	cmd.AddCommand(a.pluginListCommand(), a.pluginRestartCommand())
+	cmd.AddCommand(a.pluginListCommand(), a.pluginTestCommand(), a.pluginRestartCommand())
 	return cmd
 }
 

@@ -126,7 +126,9 @@ func (m *Module) Require(ctx context.Context, sdk string, say func(string)) erro
 	if m.New {
 		return run("mod", "tidy")
 	}
-	return run("get", "-tool", tool)
+	// Tidying would change more of somebody else's module than we need: naming
+	// the packages is enough for what they need to be noted.
+	return run("list", "-mod=mod", "-deps", tool, m.Path+"/...")
 }
 
 // source is where the sdk comes from: a version, and of one that is not
