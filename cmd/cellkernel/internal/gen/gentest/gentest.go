@@ -115,7 +115,7 @@ type Everything struct {
 	Pointers                               []*Point
 	HTTPServerID                           uint8
 	Table, Namespace, Root, Struct, Double int32 // words of the .fbs language
-	private                                int   `cell:"-"`
+	Private                                int   `cell:"-"`
 }
 
 // A Point is nested in others.
