@@ -38,8 +38,9 @@ type Spec struct {
 	// Stdin is /dev/null if nil. If Stdout or Stderr is nil, it is a pipe of
 	// 1 MiB whose other end is in the [Process].
 	Stdin, Stdout, Stderr *os.File
-	// Cgroup is a directory below [Spawner.Cgroup] to be born in; it stays
-	// the caller's to remove. Empty for a new one, where there can be one.
+	// Cgroup is a directory below [Spawner.Cgroup] to be born in. Nothing else
+	// may live there, since it is killed with the process; it stays the
+	// caller's to remove. Empty for a new one, where there can be one.
 	Cgroup string
 	// Limits are enforced by the process's own cgroup or the start fails.
 	Limits sdk.Limits

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -29,7 +30,10 @@ func (f *fakeChild) PID() int                { return 1 }
 func (f *fakeChild) Exited() <-chan struct{} { return f.exited }
 func (f *fakeChild) Exit() Exit              { <-f.exited; return f.exit }
 func (f *fakeChild) Usage() Reading          { return Reading{} }
-func (f *fakeChild) Kill() error             { f.end(Exit{Exit: sdk.Exit{Code: 137}, Signal: syscall.SIGKILL}); return nil }
+func (f *fakeChild) Kill() error {
+	f.end(Exit{Exit: sdk.Exit{Code: 137}, Signal: syscall.SIGKILL})
+	return nil
+}
 
 func (f *fakeChild) Signal(sig syscall.Signal) error {
 	f.signals <- sig
@@ -53,7 +57,21 @@ type stage struct {
 	births []*fakeChild
 	events []string
 	began  time.Time
-	deaf   bool
+	deaf   atomic.Bool // children born from now on do not end at SIGTERM
+}
+
+// birth returns the child that was born with a number, from 1.
+func (st *stage) birth(n int) *fakeChild {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.births[n-1]
+}
+
+// born returns how many were born.
+func (st *stage) born() int {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return len(st.births)
 }
 
 // newStage makes a supervisor whose children behave as act says, which runs
@@ -67,7 +85,7 @@ func newStage(t *testing.T, hooks Hooks, act func(n int, f *fakeChild)) *stage {
 	}
 	var actors sync.WaitGroup
 	st.Supervisor = newSupervisor(func(_ context.Context, spec Spec) (child, error) {
-		f := &fakeChild{spec: spec, exited: make(chan struct{}), signals: make(chan syscall.Signal, 9), deaf: st.deaf}
+		f := &fakeChild{spec: spec, exited: make(chan struct{}), signals: make(chan syscall.Signal, 9), deaf: st.deaf.Load()}
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		st.births = append(st.births, f)
@@ -118,10 +136,10 @@ func forever(int, *fakeChild) {}
 
 func TestCrashloopIsRetriedAndForgiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sick := true
+		var cured atomic.Bool
 		st := newStage(t, Hooks{}, func(n int, f *fakeChild) {
 			time.Sleep(2 * time.Second)
-			if sick {
+			if !cured.Load() {
 				f.end(Exit{Exit: sdk.Exit{Code: 1}})
 			}
 		})
@@ -135,7 +153,7 @@ func TestCrashloopIsRetriedAndForgiven(t *testing.T) {
 			`start cell "w": replica 1: exit status 1; restart budget used up` {
 			t.Errorf("wait: %v", err)
 		}
-		sick = false
+		cured.Store(true)
 		time.Sleep(40 * time.Second) // retried after 30 s, give or take a fifth
 		synctest.Wait()
 		if got := st.List()[0]; got.State != Ready || got.Restarts != 6 {
@@ -149,7 +167,7 @@ func TestCrashAfterServiceIsReplacedAtOnce(t *testing.T) {
 		st := newStage(t, Hooks{}, forever)
 		st.start(t, CellSpec{Name: "w"})
 		time.Sleep(time.Minute)
-		st.births[0].end(Exit{Signal: syscall.SIGKILL})
+		st.birth(1).end(Exit{Signal: syscall.SIGKILL})
 		time.Sleep(settle)
 		synctest.Wait()
 		if got := st.List()[0]; got.State != Ready || got.Incarnation != 2 {
@@ -172,8 +190,8 @@ func TestBootFailureIsFinalAndToldAtOnce(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 		time.Sleep(time.Hour)
-		if len(st.births) != 1 {
-			t.Errorf("%d starts", len(st.births))
+		if st.born() != 1 {
+			t.Errorf("%d starts", st.born())
 		}
 	})
 }
@@ -231,13 +249,13 @@ func TestDrainAsksThenTermsThenKills(t *testing.T) {
 			askedFor = time.Since(began)
 			return ctx.Err()
 		}}, forever)
-		st.deaf = true
+		st.deaf.Store(true)
 		st.start(t, CellSpec{Name: "w", DrainTimeout: 3 * time.Second})
 		time.Sleep(time.Minute)
 		if err := st.Stop(t.Context(), "w"); err != nil {
 			t.Fatal(err)
 		}
-		f := st.births[0]
+		f := st.birth(1)
 		if !slices.Equal(asked, []string{"w#1@1"}) || askedFor != 3*time.Second ||
 			<-f.signals != syscall.SIGTERM || f.exit.Signal != syscall.SIGKILL {
 			t.Errorf("asked %v for %s, exit %s", asked, askedFor, f.exit)
@@ -253,7 +271,7 @@ func TestDrainEndsWhenTheProcessDoes(t *testing.T) {
 		var st *stage
 		st = newStage(t, Hooks{Drain: func(ctx context.Context, r Replica) error {
 			time.Sleep(time.Second)
-			st.births[0].end(Exit{})
+			st.birth(1).end(Exit{})
 			<-ctx.Done()
 			return ctx.Err()
 		}}, forever)
@@ -277,7 +295,7 @@ func TestHungGetsAQuitAndASecond(t *testing.T) {
 		st.Hung(st.List()[0].Replica, "again")
 		time.Sleep(quitWait - 1)
 		synctest.Wait()
-		f := st.births[0]
+		f := st.birth(1)
 		if <-f.signals != syscall.SIGQUIT || exited(f) {
 			t.Fatal("want SIGQUIT first, and a second")
 		}
@@ -388,7 +406,7 @@ func TestScaleAndStopAndStart(t *testing.T) {
 		count(Stopped, 2)
 		do(st.Start(t.Context(), "w"))
 		count(Ready, 2)
-		if last := st.births[len(st.births)-1].spec.Argv[0]; last != "y" {
+		if last := st.birth(st.born()).spec.Argv[0]; last != "y" {
 			t.Errorf("runs %q", last)
 		}
 		do(st.Scale(t.Context(), "w", 0))
@@ -441,7 +459,7 @@ func TestCloseGoesBackwardsAndObeysItsContext(t *testing.T) {
 		}}, forever)
 		st.start(t, CellSpec{Name: "a"})
 		synctest.Wait()
-		st.deaf = true
+		st.deaf.Store(true)
 		st.start(t, CellSpec{Name: "b"})
 		st.start(t, CellSpec{Name: "rest"})
 		time.Sleep(time.Second)

@@ -256,19 +256,19 @@ func (s *Supervisor) replace(ctx context.Context, c *cell, r *replica) error {
 	r.cycle <- c.spec
 	s.mu.Unlock()
 	var last Status
+	var closed bool
 	err := s.await(ctx, func() bool {
-		if last = r.status; s.closed {
-			return true
-		}
-		if last.Incarnation == before {
+		last, closed = r.status, s.closed
+		if !closed && last.Incarnation == before {
 			s.revive(c, r) // it may have ended by itself just now
-			return false
 		}
-		return last.State != Starting
+		return closed || last.Incarnation != before && last.State != Starting
 	})
 	switch {
 	case err != nil:
 		return fmt.Errorf("restart %s: %w", last.Replica, err)
+	case closed:
+		return sdk.Errorf(sdk.CodeUnavailable, "restart %s: the kernel is stopping", last.Replica)
 	case last.State == Ready || last.State == Done:
 		return nil
 	}

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,5 +178,26 @@ func TestMark(t *testing.T) {
 		if got := m.in([]byte(environ)); got != want {
 			t.Errorf("%s: %t", m, got)
 		}
+	}
+}
+
+func TestReapWithoutProcessDescriptors(t *testing.T) {
+	s, err := NewSpawner(SpawnerOptions{NoCgroup: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc, err := os.StartProcess("/bin/sh", []string{"sh", "-c", "exit 6"}, &os.ProcAttr{
+		Sys: &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Process{name: "x", spawner: s, proc: proc, exited: make(chan struct{})}
+	p.reap()
+	if e := p.Exit(); e.Code != 6 || e.Signal != 0 {
+		t.Errorf("%s", e)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -144,31 +144,32 @@ func (p *Process) reap() {
 	close(p.exited)
 }
 
-// awaitExit blocks until the child itself has ended, which stays a zombie.
+// awaitExit blocks until the child itself has ended. It stays a zombie.
 func (p *Process) awaitExit() {
-	if p.pidfd == nil {
-		return // bury waits, and blocks a thread
-	}
-	rc, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return
-	}
-	// Read waits in the runtime's poller until the function is content.
-	_ = rc.Read(func(fd uintptr) bool {
+	ended := func(kind, id, flags int) bool {
 		var info unix.Siginfo
-		err := unix.Waitid(unix.P_PIDFD, int(fd), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		return !errors.Is(err, unix.EINTR) && (err != nil && !errors.Is(err, unix.EAGAIN) || info.Signo != 0)
-	})
+		err := unix.Waitid(kind, id, &info, unix.WEXITED|unix.WNOWAIT|flags, nil)
+		return errors.Is(err, unix.ECHILD) || err == nil && info.Signo != 0
+	}
+	if p.pidfd != nil {
+		if rc, err := p.pidfd.SyscallConn(); err == nil {
+			// Read waits in the runtime's poller until the function is content.
+			err = rc.Read(func(fd uintptr) bool { return ended(unix.P_PIDFD, int(fd), unix.WNOHANG) })
+			if err == nil {
+				return
+			}
+		}
+	}
+	for !ended(unix.P_PID, p.proc.Pid, 0) { // interrupted; this way blocks a thread
+	}
 }
 
 // bury kills what the child left behind, collects the child and removes its
 // cgroup.
 func (p *Process) bury() {
 	log, deadline := p.spawner.opt.Log, time.Now().Add(killWait)
-	if p.pidfd != nil {
-		// While the child is a zombie, its process group's number is taken.
-		_ = p.Signal(unix.SIGKILL)
-	}
+	// While the child is a zombie, its process group's number is taken.
+	_ = p.Signal(unix.SIGKILL)
 	p.final = p.measure()
 	p.collect()
 	if err := p.killRest(deadline); err != nil {
@@ -191,27 +192,13 @@ func (p *Process) bury() {
 
 // collect takes the child's exit status; from now on its pid may be reused.
 func (p *Process) collect() {
-	if p.pidfd == nil {
-		p.collectBlocking()
-		return
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	state, err := p.proc.Wait() // at once: it is a zombie
 	p.reaped = true
-	p.pidfd.Close()
-	if err == nil {
-		p.exit = exitOf(state)
+	if p.pidfd != nil {
+		p.pidfd.Close()
 	}
-}
-
-// collectBlocking is collect for systems without process descriptors. It can
-// not hold the lock, so a signal may race with the reuse of the pid.
-func (p *Process) collectBlocking() {
-	state, err := p.proc.Wait()
-	p.mu.Lock()
-	p.reaped = true
-	p.mu.Unlock()
 	if err == nil {
 		p.exit = exitOf(state)
 	}

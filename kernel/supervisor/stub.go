@@ -154,7 +154,11 @@ func (pl *plan) run(verdict *os.File, path string, argv []string) error {
 
 // set applies the limit to this process.
 func (l Rlimit) set() error {
-	resource, ok := rlimitNumber(l.Name)
+	resource, ok := map[string]int{
+		"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU,
+		"data": unix.RLIMIT_DATA, "fsize": unix.RLIMIT_FSIZE, "memlock": unix.RLIMIT_MEMLOCK,
+		"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC, "stack": unix.RLIMIT_STACK,
+	}[l.Name]
 	if !ok {
 		return fmt.Errorf("rlimit %q: unknown", l.Name)
 	}
@@ -162,31 +166,6 @@ func (l Rlimit) set() error {
 		return fmt.Errorf("rlimit %q: %w", l.Name, err)
 	}
 	return nil
-}
-
-// rlimitNumber translates the name of a resource limit.
-func rlimitNumber(name string) (int, bool) {
-	switch name {
-	case "as":
-		return unix.RLIMIT_AS, true
-	case "core":
-		return unix.RLIMIT_CORE, true
-	case "cpu":
-		return unix.RLIMIT_CPU, true
-	case "data":
-		return unix.RLIMIT_DATA, true
-	case "fsize":
-		return unix.RLIMIT_FSIZE, true
-	case "memlock":
-		return unix.RLIMIT_MEMLOCK, true
-	case "nofile":
-		return unix.RLIMIT_NOFILE, true
-	case "nproc":
-		return unix.RLIMIT_NPROC, true
-	case "stack":
-		return unix.RLIMIT_STACK, true
-	}
-	return 0, false
 }
 
 // SealDescriptors marks every open descriptor from 3 up close-on-exec. A

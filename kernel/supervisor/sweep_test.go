@@ -44,6 +44,9 @@ func startKernel(t *testing.T, groups string) *fakeKernel {
 	t.Cleanup(func() {
 		k.cmd.Process.Kill()
 		k.cmd.Wait()
+		if st, err := supervisor.LoadState(filepath.Join(k.dir, "state.json")); err == nil {
+			_, _ = supervisor.Sweep(context.Background(), st)
+		}
 	})
 	lines := bufio.NewScanner(out)
 	k.pids = pidsOf(t, lines, 3)
