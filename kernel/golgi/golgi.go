@@ -1,0 +1,215 @@
+// Package golgi is the kernel's part of the pipeline that carries a call from
+// a cell to the cell that answers it:
+//
+//	resolve → balance → dial → secure → route → bill
+//
+// The kernel resolves names ([resolve.go]), dials and accepts links
+// ([dial.go], [accept.go]) and hands both ends to the cells; balancing,
+// securing and routing happen in the cells themselves (sdk/cell). Once a link
+// is handed over, no byte of it passes through here.
+//
+// Each attached process has a seat: its control channel and what is known of
+// it. Lock order: Golgi.mu before anything of a seat; nothing is sent to a
+// process under the lock but into its queue.
+package golgi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+// Limits of what strangers can make this kernel hold.
+const (
+	maxPending   = 256             // connections whose link header has not arrived
+	maxDials     = 64              // dials of one process under way
+	maxLinks     = 1 << 16         // links known at once
+	headerWait   = 5 * time.Second // for a link header or its answer
+	dialWait     = 8 * time.Second // for a whole dial
+	pingEvery    = 2 * time.Second
+	pingLimit    = 5           // pings unanswered before a process counts as hung
+	tokenLife    = time.Minute // of a launch that is not used
+	seatQueue    = 1024        // messages to one process that wait
+	helloTimeout = 5 * time.Second
+)
+
+// A Replica names one life of one process of a cell.
+type Replica struct {
+	Cell        sdk.CellName
+	Index       int
+	Incarnation uint64
+}
+
+// Options configure a Golgi. Run, Dial and Local are required.
+type Options struct {
+	// Run is what this run of the kernel is called in link headers: nobody
+	// else uses it, so a link that names it has both ends here.
+	Run string
+	// Key seals link headers: 32 bytes that only kernels which may call each
+	// other have.
+	Key []byte
+	// Local is where links among this kernel's own cells are made.
+	Local sdk.Addr
+	// Dial connects to an address by the transport that owns it. The
+	// connection must have a File method.
+	Dial func(ctx context.Context, addr sdk.Addr) (net.Conn, error)
+	// Junction returns where the kernel that runs in dir takes links, and the
+	// key to seal their headers with.
+	Junction func(dir string) (sdk.Addr, []byte, error)
+	// Ready is told when a process says that it can be called, Hung when it
+	// does not answer. Neither may block. Both may be nil.
+	Ready func(Replica)
+	Hung  func(r Replica, why string)
+	Log   *slog.Logger
+}
+
+// A Golgi joins the cells of one kernel. It is safe for concurrent use.
+type Golgi struct {
+	opt    Options
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	gate   chan struct{} // one entry per pending connection
+
+	mu     sync.Mutex // guards all below and the mutable fields of seats
+	closed bool
+	routes map[sdk.CellName]Routes
+	seats  map[*seat]struct{}
+	byName map[sdk.CellName]map[*seat]struct{} // ready seats that serve
+	tokens map[string]*ticket
+	nextID uint64
+	links  map[uint64]*link
+}
+
+// Routes is what the manifest says of one cell: whom it may call, and by
+// which name, and who may call it.
+type Routes struct {
+	Axons     map[sdk.CellName][]sdk.CellName // name used in the cell → cells of this kernel
+	Junctions map[sdk.CellName]string         // name → directory of another kernel
+	Allow     map[sdk.CellName]bool           // callers; nil means all
+}
+
+// A link is a link one of whose ends was given to a cell of this kernel.
+type link struct {
+	id       uint64
+	from, to *seat // nil where the end is at another kernel
+	peer     string
+	stats    channel.LinkStats
+}
+
+// New makes a Golgi without cells. Close it.
+func New(opt Options) *Golgi {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g := &Golgi{
+		opt: opt, ctx: ctx, cancel: cancel, gate: make(chan struct{}, maxPending),
+		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
+		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
+		links: make(map[uint64]*link),
+	}
+	g.wg.Go(g.pingAll)
+	return g
+}
+
+// Route sets what the manifest says of a cell, in place of what it said before.
+func (g *Golgi) Route(name sdk.CellName, r Routes) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.routes[name] = r
+	for s := range g.seats {
+		if s.id.Cell == name {
+			for need := range s.needs {
+				g.tell(s, need)
+			}
+		}
+	}
+}
+
+// Forget removes a cell that the manifest does not name any more.
+func (g *Golgi) Forget(name sdk.CellName) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.routes, name)
+}
+
+// Close ends all control channels and waits for what runs.
+func (g *Golgi) Close() {
+	g.mu.Lock()
+	g.closed = true
+	for s := range g.seats {
+		s.ch.Close()
+	}
+	for _, t := range g.tokens {
+		t.expire.Stop()
+	}
+	g.mu.Unlock()
+	g.cancel()
+	g.wg.Wait()
+}
+
+// LinkInfo describes a link for people.
+type LinkInfo struct {
+	ID       uint64
+	From, To string // "coordinator#1", "worker#2", or another kernel's name for it
+	Stats    channel.LinkStats
+}
+
+// Links lists the links whose serving end is a cell of this kernel.
+func (g *Golgi) Links() []LinkInfo {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make([]LinkInfo, 0, len(g.links))
+	for _, l := range g.links {
+		if l.to == nil {
+			continue
+		}
+		from := l.peer
+		if l.from != nil {
+			from = l.from.String()
+		}
+		out = append(out, LinkInfo{ID: l.id, From: from, To: l.to.String(), Stats: l.stats})
+	}
+	return out
+}
+
+// Calls returns how many calls a replica has answered in this life.
+func (g *Golgi) Calls(id Replica) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for s := range g.seats {
+		if s.id == id {
+			n := s.past
+			for _, l := range g.links {
+				if l.to == s {
+					n += l.stats.Calls
+				}
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// newToken returns 32 random bytes in hexadecimal.
+func newToken() string {
+	var b [32]byte
+	rand.Read(b[:]) // never fails: see package crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// closeFiles closes what came with a message and is not wanted.
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
