@@ -84,14 +84,15 @@ func (k *link) resolve() error {
 }
 
 // connect dials and accepts. Both ends are closed with the clause.
-func (k *link) connect() (near, far net.Conn, err error) {
+func (k *link) connect() (net.Conn, net.Conn, error) {
+	var far net.Conn
 	accepted := make(chan error, 1)
 	go func() {
 		var aerr error
 		far, aerr = k.l.Accept()
 		accepted <- aerr
 	}()
-	near, err = k.tr.Dial(k.e.ctx, k.addr)
+	near, err := k.tr.Dial(k.e.ctx, k.addr)
 	if err != nil {
 		k.l.Close()
 		<-accepted
@@ -100,6 +101,8 @@ func (k *link) connect() (near, far net.Conn, err error) {
 	k.e.later(func() { near.Close() })
 	// Some transports show a connection to the other side with its first byte.
 	if _, err := near.Write([]byte{greeting}); err != nil {
+		k.l.Close()
+		<-accepted
 		return nil, nil, fmt.Errorf("write to the dialled end: %w", err)
 	}
 	select {
