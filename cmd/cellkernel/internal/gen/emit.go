@@ -94,7 +94,8 @@ type serviceData struct {
 }
 
 type methodData struct {
-	Name, Param, Serve         string
+	Name, Param                string
+	Serve, ServeView           string
 	Shape                      shape
 	Doc                        []string
 	Idempotent                 bool
@@ -107,7 +108,7 @@ func (s *service) data() serviceData {
 	d := serviceData{Name: s.name, Desc: lower(s.name) + "Desc"}
 	for i, m := range s.methods {
 		d.Methods = append(d.Methods, methodData{
-			Name: m.name, Param: m.param, Serve: "serve" + s.name + m.name, Shape: m.shape, Doc: m.doc,
+			Name: m.name, Param: m.param, Serve: "serve" + s.name + m.name, ServeView: "serveView" + s.name + m.name, Shape: m.shape, Doc: m.doc,
 			Idempotent: m.idempotent, StreamsIn: m.shape == clientStream || m.shape == bidi, StreamsOut: m.shape == serverStream || m.shape == bidi,
 			In: m.in.name, Out: m.out.name, InParse: m.in.parse(), OutParse: m.out.parse(),
 			Index: i, InIndex: m.in.index, OutIndex: m.out.index,
@@ -149,7 +150,7 @@ func (u *unit) checkNames(scope *types.Scope) {
 		d := s.data()
 		check(s.pos, d.Desc, s.name+"Client", "New"+s.name+"Client", s.name+"Views", "Register"+s.name, "Register"+s.name+"Views")
 		for _, m := range d.Methods {
-			check(s.pos, m.Serve, m.Serve+"View")
+			check(s.pos, m.Serve, m.ServeView)
 		}
 		s.checkMethods(u)
 	}

@@ -107,12 +107,15 @@ func scan(sources []source) (services []string, hash string, err error) {
 		if err != nil {
 			return nil, "", err
 		}
+		if !slices.ContainsFunc(f.Decls, func(d ast.Decl) bool { return isDecl(d, token.TYPE) }) {
+			continue
+		}
 		fmt.Fprintf(h, "package %s\n", f.Name.Name)
 		for _, d := range f.Decls {
-			g, ok := d.(*ast.GenDecl)
-			if !ok || g.Tok != token.TYPE && g.Tok != token.IMPORT {
+			if !isDecl(d, token.TYPE) && !isDecl(d, token.IMPORT) {
 				continue
 			}
+			g := d.(*ast.GenDecl)
 			from := g.Pos()
 			if g.Doc != nil {
 				from = g.Doc.Pos()
@@ -124,6 +127,11 @@ func scan(sources []source) (services []string, hash string, err error) {
 	}
 	slices.Sort(services)
 	return services, hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+func isDecl(d ast.Decl, tok token.Token) bool {
+	g, ok := d.(*ast.GenDecl)
+	return ok && g.Tok == tok
 }
 
 // marked returns the names of the types in g that are services.

@@ -183,12 +183,13 @@ func (u *unit) typeText(t types.Type) string {
 // importName returns the name under which generated code imports p.
 func (u *unit) importName(p *types.Package) string {
 	alias := p.Name()
-	for _, i := range u.imports {
+	taken := append(knownImports(), u.imports...)
+	for _, i := range taken {
 		if i.path == p.Path() {
 			return i.alias
 		}
 	}
-	for slices.ContainsFunc(u.imports, func(i imported) bool { return i.alias == alias }) || slices.Contains(importNames(), alias) {
+	for slices.ContainsFunc(taken, func(i imported) bool { return i.alias == alias }) {
 		alias += "x"
 	}
 	u.imports = append(u.imports, imported{alias, p.Path()})

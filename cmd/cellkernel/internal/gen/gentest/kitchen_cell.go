@@ -135,15 +135,15 @@ type KitchenViews interface {
 // concurrently. It panics after m has begun to serve.
 func RegisterKitchenViews(m *cell.Membrane, impl KitchenViews) {
 	m.Register(&kitchenDesc,
-		serveKitchenCookView(impl),
-		serveKitchenTasteView(impl),
-		serveKitchenWatchView(impl),
-		serveKitchenCollectView(impl),
-		serveKitchenTalkView(impl),
+		serveViewKitchenCook(impl),
+		serveViewKitchenTaste(impl),
+		serveViewKitchenWatch(impl),
+		serveViewKitchenCollect(impl),
+		serveViewKitchenTalk(impl),
 	)
 }
 
-func serveKitchenCookView(impl KitchenViews) cell.Handler {
+func serveViewKitchenCook(impl KitchenViews) cell.Handler {
 	pool := sync.Pool{New: func() any { return new(Dish) }}
 	return func(ctx context.Context, c *cell.Call) error {
 		in, err := ParseJobView(c.Request())
@@ -161,7 +161,7 @@ func serveKitchenCookView(impl KitchenViews) cell.Handler {
 	}
 }
 
-func serveKitchenTasteView(impl KitchenViews) cell.Handler {
+func serveViewKitchenTaste(impl KitchenViews) cell.Handler {
 	pool := sync.Pool{New: func() any { return new(Nothing) }}
 	return func(ctx context.Context, c *cell.Call) error {
 		in, err := ParseDishView(c.Request())
@@ -179,7 +179,7 @@ func serveKitchenTasteView(impl KitchenViews) cell.Handler {
 	}
 }
 
-func serveKitchenWatchView(impl KitchenViews) cell.Handler {
+func serveViewKitchenWatch(impl KitchenViews) cell.Handler {
 	return func(ctx context.Context, c *cell.Call) error {
 		in, err := ParseJobView(c.Request())
 		if err != nil {
@@ -189,7 +189,7 @@ func serveKitchenWatchView(impl KitchenViews) cell.Handler {
 	}
 }
 
-func serveKitchenCollectView(impl KitchenViews) cell.Handler {
+func serveViewKitchenCollect(impl KitchenViews) cell.Handler {
 	pool := sync.Pool{New: func() any { return new(Dish) }}
 	return func(ctx context.Context, c *cell.Call) error {
 		out := pool.Get().(*Dish)
@@ -203,7 +203,7 @@ func serveKitchenCollectView(impl KitchenViews) cell.Handler {
 	}
 }
 
-func serveKitchenTalkView(impl KitchenViews) cell.Handler {
+func serveViewKitchenTalk(impl KitchenViews) cell.Handler {
 	return func(ctx context.Context, c *cell.Call) error {
 		s := c.Stream()
 		return impl.Talk(ctx, JobLeases{s}, cell.SenderOf[Dish](s))

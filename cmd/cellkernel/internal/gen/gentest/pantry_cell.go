@@ -78,12 +78,12 @@ type PantryViews interface {
 // concurrently. It panics after m has begun to serve.
 func RegisterPantryViews(m *cell.Membrane, impl PantryViews) {
 	m.Register(&pantryDesc,
-		servePantryStoreView(impl),
-		servePantryGrowView(impl),
+		serveViewPantryStore(impl),
+		serveViewPantryGrow(impl),
 	)
 }
 
-func servePantryStoreView(impl PantryViews) cell.Handler {
+func serveViewPantryStore(impl PantryViews) cell.Handler {
 	pool := sync.Pool{New: func() any { return new(Job) }}
 	return func(ctx context.Context, c *cell.Call) error {
 		in, err := ParseEverythingView(c.Request())
@@ -101,7 +101,7 @@ func servePantryStoreView(impl PantryViews) cell.Handler {
 	}
 }
 
-func servePantryGrowView(impl PantryViews) cell.Handler {
+func serveViewPantryGrow(impl PantryViews) cell.Handler {
 	pool := sync.Pool{New: func() any { return new(Tree) }}
 	return func(ctx context.Context, c *cell.Call) error {
 		in, err := ParseTreeView(c.Request())
