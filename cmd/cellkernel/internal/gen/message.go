@@ -6,6 +6,7 @@ import (
 	"go/types"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/cellkernel/cellkernel/sdk/flat"
 )
@@ -78,6 +79,9 @@ func (u *unit) checkMessage(n *types.Named) {
 	obj := n.Obj()
 	if !ascii(obj.Name()) || slices.ContainsFunc(layoutWords(), func(w string) bool { return w == obj.Name() }) {
 		u.problem(obj.Pos(), "message %s: the name can not be used in a .fbs file", obj.Name())
+	}
+	if slices.Contains(localNames(), obj.Name()) {
+		u.problem(obj.Pos(), "message %s: generated code has variables of this name", obj.Name())
 	}
 	for i := range n.NumMethods() {
 		if m := n.Method(i); m.Name() == "AppendFlat" || m.Name() == "ParseFlat" {
@@ -229,6 +233,12 @@ func isNamedString(t types.Type) bool {
 	}
 	b, ok := n.Underlying().(*types.Basic)
 	return ok && b.Info()&types.IsString != 0
+}
+
+// localNames are the variables of generated functions, which would hide a
+// type of the same name.
+func localNames() []string {
+	return strings.Fields("at b base c client ctx depth e err i impl in into l lease m ok out pool s stream t v vesicle view")
 }
 
 // layoutWords are the names of types in layouts and .fbs files.
