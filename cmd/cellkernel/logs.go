@@ -73,7 +73,10 @@ func (a *app) logs(cmd *cobra.Command, q admin.LogQuery) error {
 	if a.output == "json" {
 		yield = func(r admin.LogRecord) error { return writeJSON(a.stdout, r) }
 	}
-	return withHint(c.Logs(cmd.Context(), q, yield), `"cellkernel ps" lists the names`)
+	if err := c.Logs(cmd.Context(), q, yield); err != nil {
+		return withHint(err, `"cellkernel ps" lists the names`)
+	}
+	return cmd.Context().Err() // following ends well when it is interrupted, the command does not
 }
 
 // A logPrinter writes log records for people: "worker#2 | text".
