@@ -20,7 +20,7 @@ const (
 // does, strings are UTF-8 and terminated. Fields the schema does not have are
 // not looked at. The error is a [*VerifyError].
 func Verify(b []byte, s Schema, root int) (Table, error) {
-	v := verifier{buf: b, schema: s, left: len(b)*maxExpansion + freeExpansion}
+	v := verifier{buf: b, schema: s, left: int64(len(b))*maxExpansion + freeExpansion}
 	r := &s[root]
 	if len(b) < 8 || len(b) > MaxBuffer {
 		return Table{}, &VerifyError{r.Name, 0, fmt.Sprintf("a buffer of %d bytes", len(b))}
@@ -43,17 +43,17 @@ func Verify(b []byte, s Schema, root int) (Table, error) {
 type verifier struct {
 	buf    []byte
 	schema Schema
-	left   int
+	left   int64
 }
 
 // fault makes the error; whoever knows the field adds its name.
 func fault(at uint32, text string) *VerifyError { return &VerifyError{Offset: int(at), Text: text} }
 
 func (v *verifier) charge(at uint32, n int) *VerifyError {
-	if n > v.left {
+	if int64(n) > v.left {
 		return fault(at, "the message unpacks to too much")
 	}
-	v.left -= n
+	v.left -= int64(n)
 	return nil
 }
 
