@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func (a *app) connect(ctx context.Context) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c, err := nearest(ctx, dir, func(admin.Version) bool { return true }); c != nil || err != nil {
+	if c, err := nearest(ctx, dir, own); c != nil || err != nil {
 		return c, err
 	}
 	return a.onlyOne(ctx)
@@ -78,11 +79,12 @@ func (a *app) connect(ctx context.Context) (*admin.Client, error) {
 // does. The manifest may be that of a member of a workspace above it.
 func kernelOf(ctx context.Context, file string) (*admin.Client, error) {
 	dir := realPath(filepath.Dir(file))
-	return nearest(ctx, dir, func(v admin.Version) bool {
+	return nearest(ctx, dir, func(c *admin.Client) bool {
+		v := c.Version()
 		// With two manifests in one directory the link is that of one of them.
-		own := realPath(filepath.Dir(v.Genome)) == dir
-		return own && realPath(v.Genome) == realPath(file) ||
-			!own && slices.ContainsFunc(v.Dirs, func(d string) bool { return realPath(d) == dir })
+		beside := realPath(filepath.Dir(v.Genome)) == dir
+		return beside && realPath(v.Genome) == realPath(file) ||
+			!beside && own(c) && slices.ContainsFunc(v.Dirs, func(d string) bool { return realPath(d) == dir })
 	})
 }
 
@@ -95,32 +97,43 @@ func realPath(path string) string {
 }
 
 // nearest returns the first kernel from dir upward that answers and is meant,
-// or nil. One that is there but does not answer is an error: its user must know.
-func nearest(ctx context.Context, dir string, meant func(admin.Version) bool) (*admin.Client, error) {
+// or nil. One that is there but does not answer is an error: its user must
+// know. One that refuses us may have been put there by anyone, so the search
+// goes on; it is an error only if there is no other.
+func nearest(ctx context.Context, dir string, meant func(*admin.Client) bool) (*admin.Client, error) {
+	var refused error
 	for {
 		c, err := dialIn(ctx, filepath.Join(dir, runLink))
-		if err != nil {
+		switch {
+		case err != nil && sdk.CodeOf(err) == sdk.CodeDenied:
+			refused = cmp.Or(refused, err)
+		case err != nil:
 			return nil, err
-		}
-		if c != nil {
-			if meant(c.Version()) {
-				return c, nil
-			}
+		case c != nil && meant(c):
+			return c, nil
+		case c != nil:
 			c.Close()
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			return nil, nil
+			return nil, refused
 		}
 		dir = up
 	}
 }
+
+// own reports whether c's kernel runs as this user. Root can talk to those of
+// others, but means them only by name: a search may end in anyone's directory.
+func own(c *admin.Client) bool { return c.UID() == os.Geteuid() }
 
 // dialIn connects to the kernel whose run directory is at path, or returns
 // nil if none runs there. The link is resolved first, since a socket's
 // address is short.
 func dialIn(ctx context.Context, path string) (*admin.Client, error) {
 	run, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, sdk.Errorf(sdk.CodeDenied, "open %s: it belongs to another user", path)
+	}
 	if err != nil {
 		return nil, nil
 	}
@@ -132,10 +145,10 @@ func dialIn(ctx context.Context, path string) (*admin.Client, error) {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, nil // left behind by a kernel that was killed
 	}
-	if err != nil {
+	if sdk.CodeOf(err) == sdk.CodeUnavailable {
 		return nil, withHint(err, "it may be stopped or busy; \"kill -CONT\" wakes a stopped process")
 	}
-	return c, nil
+	return c, err
 }
 
 // runBase returns the directories that hold run directories of this user.
@@ -186,7 +199,7 @@ func running(ctx context.Context) []*admin.Client {
 	for _, dir := range runDirs() {
 		wg.Go(func() {
 			c, _ := dialIn(ctx, dir) // one that does not answer is not running
-			if c == nil {
+			if c == nil || !own(c) {
 				return
 			}
 			mu.Lock()

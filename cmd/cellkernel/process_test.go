@@ -194,12 +194,12 @@ func TestExitCodesOfTheBuiltBinary(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the binary")
 	}
-	bin := filepath.Join(t.TempDir(), "cellkernel")
+	none, noneRun := dirs(t, "")
+	dir, run := dirs(t, "")
+	bin := filepath.Join(filepath.Dir(none), "cellkernel")
 	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	none, noneRun := dirs(t, "")
-	dir, run := dirs(t, "")
 	stop, err := startFake(dir, run, "changes")
 	if err != nil {
 		t.Fatal(err)
@@ -220,4 +220,19 @@ func TestExitCodesOfTheBuiltBinary(t *testing.T) {
 	s.untilOut("third")
 	s.signal(os.Interrupt)
 	s.exit(130)
+	if os.Getuid() != 0 {
+		return // nobody else to be
+	}
+	stranger := exec.Command(bin, "ps")
+	stranger.Dir = dir
+	stranger.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+noneRun)
+	stranger.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	for _, d := range []string{filepath.Dir(none), filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, _ := stranger.CombinedOutput(); stranger.ProcessState.ExitCode() != exitDenied {
+		t.Errorf("ps of a stranger: exit code %d, want %d: %s", stranger.ProcessState.ExitCode(), exitDenied, out)
+	}
 }

@@ -38,6 +38,9 @@ cell's own, so that a debugger or a test can be that cell.`,
 				return err
 			}
 			defer c.Close()
+			if !own(c) {
+				return sdk.Errorf(sdk.CodeDenied, "run %q: its kernel runs as user %d, and names the command", cell, c.UID())
+			}
 			launch, err := c.Launch(cmd.Context(), cell, words[1:])
 			if err != nil {
 				return withCellHint(err)

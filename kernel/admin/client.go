@@ -33,6 +33,7 @@ type Client struct {
 	http    *http.Client
 	path    string
 	pid     atomic.Int32 // of the process that listens
+	uid     atomic.Uint32
 	version Version
 }
 
@@ -76,6 +77,10 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // system says, or 0 before the first connection.
 func (c *Client) PID() int { return int(c.pid.Load()) }
 
+// UID returns the user that the process of PID runs as. For root it may be
+// anyone: what such a kernel says must not be executed.
+func (c *Client) UID() int { return int(c.uid.Load()) }
+
 // dial connects, and checks that the right user serves the socket.
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	conn, err := dialLong(ctx, c.path)
@@ -92,6 +97,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		return nil, sdk.Errorf(sdk.CodeDenied, "open %s: served by user %d", c.path, cred.Uid)
 	}
 	c.pid.Store(cred.Pid)
+	c.uid.Store(cred.Uid)
 	return conn, nil
 }
 
