@@ -60,8 +60,14 @@ func FromFD(fd uintptr) (*Conn, error) {
 		return nil, fmt.Errorf("open side channel: descriptor %d is not open", fd)
 	}
 	defer f.Close()
+	return FromFile(f)
+}
+
+// FromFile makes a Conn of f, which must be a connected SEQPACKET socket. f
+// stays the caller's and may be closed at once.
+func FromFile(f *os.File) (*Conn, error) {
 	if err := checkSocket(f, unix.SOCK_SEQPACKET); err != nil {
-		return nil, fmt.Errorf("open side channel: descriptor %d: %w", fd, err)
+		return nil, fmt.Errorf("open side channel: %w", err)
 	}
 	c, err := net.FileConn(f)
 	if err != nil {

@@ -80,12 +80,8 @@ func (k *Kernel) Attach(name sdk.CellName, opts ...Option) *cell.Membrane {
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	fd, err := unix.FcntlInt(theirs.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	ch, err := channel.FromFile(theirs)
 	theirs.Close()
-	if err != nil {
-		k.t.Fatal(err)
-	}
-	ch, err := channel.FromFD(uintptr(fd))
 	if err != nil {
 		k.t.Fatal(err)
 	}

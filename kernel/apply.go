@@ -1,0 +1,223 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// Start implements [admin.Controller].
+func (k *Kernel) Start(ctx context.Context, t admin.Target) error {
+	if err := k.whole(t, "start"); err != nil {
+		return err
+	}
+	return k.startCell(ctx, t.Cell)
+}
+
+// Stop implements [admin.Controller].
+func (k *Kernel) Stop(ctx context.Context, t admin.Target) error {
+	if err := k.whole(t, "stop"); err != nil {
+		return err
+	}
+	return k.cells.Stop(ctx, t.Cell)
+}
+
+// Restart implements [admin.Controller].
+func (k *Kernel) Restart(ctx context.Context, t admin.Target) error {
+	if err := k.whole(t, "restart"); err != nil {
+		return err
+	}
+	return k.cells.Restart(ctx, t.Cell)
+}
+
+// whole refuses single replicas: they are all alike, and the supervisor
+// replaces the one that is missing at once.
+func (k *Kernel) whole(t admin.Target, verb string) error {
+	if t.Replica != 0 {
+		return sdk.Errorf(sdk.CodeInvalid, "%s %s: want a cell, not one replica", verb, t)
+	}
+	if _, err := k.cells.Spec(t.Cell); err != nil {
+		return sdk.Errorf(sdk.CodeNotFound, "%s %q: no such cell", verb, t.Cell)
+	}
+	return nil
+}
+
+// Scale implements [admin.Controller].
+func (k *Kernel) Scale(ctx context.Context, name sdk.CellName, replicas int) error {
+	if err := k.whole(admin.Target{Cell: name}, "scale"); err != nil {
+		return err
+	}
+	if err := k.cells.Scale(ctx, name, replicas); err != nil {
+		return err
+	}
+	return k.cells.WaitReady(ctx, name)
+}
+
+// RestartPlugin implements [admin.Controller].
+func (k *Kernel) RestartPlugin(ctx context.Context, name string) error {
+	return k.catalog.Restart(ctx, name)
+}
+
+// Down implements [admin.Controller].
+func (k *Kernel) Down(ctx context.Context, r admin.DownRequest, yield func(admin.Event) error) error {
+	select {
+	case k.down <- r:
+	default: // it is on its way already
+	}
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, 1)
+	go func() {
+		failed <- k.journal.Follow(watch, 0, func(e admin.Event) error {
+			if e.Kind != admin.EventDrain && (e.Process == nil || k.stateNow() != admin.StateDraining) {
+				return nil
+			}
+			return yield(e)
+		})
+	}()
+	select {
+	case <-k.drained:
+	case <-ctx.Done():
+	}
+	stop()
+	return errors.Join(<-failed, ctx.Err())
+}
+
+func (k *Kernel) stateNow() admin.State {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.state
+}
+
+// Apply implements [admin.Controller].
+func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error) {
+	g, origins, err := k.opt.Load(p)
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "%v", err)
+	}
+	wanted, err := selectCells(g, p)
+	if err != nil {
+		return nil, err
+	}
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	old, before := k.stamps()
+	if err := k.build(ctx, g, wanted); err != nil {
+		return nil, err
+	}
+	_, after := k.stamps()
+	todo := k.steps(old, g, wanted)
+	for _, name := range wanted {
+		if before[name] != "" && before[name] != after[name] {
+			todo = rebuilt(todo, name)
+		}
+	}
+	if p.DryRun {
+		k.restoreStamps(before)
+		return changes(todo), nil
+	}
+	k.mu.Lock()
+	k.genome, k.origins, k.plan, k.wanted = g, origins, p, wanted
+	k.mu.Unlock()
+	return changes(todo), k.carryOut(ctx, g, todo)
+}
+
+// stamps returns the genome and what is known of the programs of its cells.
+func (k *Kernel) stamps() (*genome.Genome, map[sdk.CellName]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	m := make(map[sdk.CellName]string, len(k.built))
+	for n, b := range k.built {
+		m[n] = b.stamp
+	}
+	return k.genome, m
+}
+
+// restoreStamps forgets a build whose result does not run yet.
+func (k *Kernel) restoreStamps(m map[sdk.CellName]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for n, b := range k.built {
+		b.stamp = m[n]
+		k.built[n] = b
+	}
+}
+
+// steps lists what leads from what runs to what is wanted.
+func (k *Kernel) steps(old, g *genome.Genome, wanted []sdk.CellName) []genome.Change {
+	running := k.wantedCells()
+	var steps []genome.Change
+	for _, c := range genome.Diff(old, g) {
+		if c.Cell == "" || c.Op == genome.OpRemove && slices.Contains(running, c.Cell) ||
+			c.Op != genome.OpRemove && slices.Contains(wanted, c.Cell) {
+			steps = append(steps, c)
+		}
+	}
+	for _, name := range wanted {
+		listed := slices.ContainsFunc(steps, func(c genome.Change) bool { return c.Cell == name && c.Op == genome.OpAdd })
+		if !slices.Contains(running, name) && !listed {
+			steps = append(steps, genome.Change{Op: genome.OpAdd, Key: "cells." + string(name), Cell: name})
+		}
+	}
+	return steps
+}
+
+// rebuilt makes sure that a cell whose program changed is replaced.
+func rebuilt(steps []genome.Change, name sdk.CellName) []genome.Change {
+	for _, s := range steps {
+		if s.Cell == name && (s.Op == genome.OpAdd || s.Op == genome.OpRestart || s.Op == genome.OpRemove) {
+			return steps
+		}
+	}
+	return append(steps, genome.Change{Op: genome.OpRestart, Key: "cells." + string(name), Cell: name, Fields: []string{"program"}})
+}
+
+func changes(steps []genome.Change) []admin.Change {
+	list := []admin.Change{}
+	for _, c := range steps {
+		list = append(list, admin.Change{Op: string(c.Op), Key: c.Key, Cell: c.Cell, Fields: c.Fields, From: c.From, To: c.To})
+	}
+	return list
+}
+
+// carryOut takes the steps one by one; cells that stay are replaced replica by
+// replica.
+func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, steps []genome.Change) error {
+	var added []sdk.CellName
+	for _, c := range steps {
+		if c.Op == genome.OpAdd && c.Cell != "" {
+			if err := k.addCell(g, c.Cell); err != nil {
+				return err
+			}
+			added = append(added, c.Cell)
+		}
+	}
+	for _, c := range steps {
+		if err := k.step(ctx, g, c); err != nil {
+			return err
+		}
+	}
+	return k.startCells(ctx, added)
+}
+
+func (k *Kernel) step(ctx context.Context, g *genome.Genome, c genome.Change) error {
+	if c.Cell == "" {
+		return nil // settings of the kernel: the change says that they need a reboot
+	}
+	if c.Op == genome.OpRemove {
+		k.golgi.Forget(c.Cell)
+		return k.cells.Remove(ctx, c.Cell)
+	}
+	k.golgi.Route(c.Cell, routes(g.Cells[c.Cell]))
+	switch c.Op {
+	case genome.OpRestart:
+		return k.cells.Update(ctx, k.cellSpec(g.Cells[c.Cell]))
+	case genome.OpScale:
+		return k.Scale(ctx, c.Cell, g.Cells[c.Cell].Replicas)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package kernel
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/cell"
+)
+
+// byHand is the first index of replicas that somebody else starts.
+const byHand = 1001
+
+// Describe implements [admin.Caller].
+func (k *Kernel) Describe(ctx context.Context, name sdk.CellName) ([]admin.Method, error) {
+	services, err := k.caller.Synapse(name).Services(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []admin.Method{}
+	for _, s := range services {
+		for _, m := range s.Methods {
+			list = append(list, admin.Method{Service: s.Name, Name: m.Name, Streams: streams(cell.Shape(m.Shape))})
+		}
+	}
+	return list, nil
+}
+
+func streams(s cell.Shape) string {
+	switch s {
+	case cell.ServerStream:
+		return "server"
+	case cell.ClientStream:
+		return "client"
+	case cell.Bidi:
+		return "both"
+	}
+	return ""
+}
+
+// Call implements [admin.Caller].
+func (k *Kernel) Call(ctx context.Context, r admin.CallRequest) (json.RawMessage, error) {
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
+		defer cancel()
+	}
+	return k.caller.Synapse(sdk.CellName(r.Target.String())).CallJSON(ctx, r.Method, r.Body)
+}
+
+// Launch implements [admin.Caller].
+func (k *Kernel) Launch(ctx context.Context, name sdk.CellName, command []string) (*admin.Launch, error) {
+	k.mu.Lock()
+	g := k.genome
+	k.mu.Unlock()
+	c := g.Cells[name]
+	if c == nil {
+		return nil, sdk.Errorf(sdk.CodeNotFound, "run %q: no such cell", name)
+	}
+	if !slices.Contains(k.wantedCells(), name) {
+		k.golgi.Route(name, routes(c))
+	}
+	if command == nil {
+		if err := k.build(ctx, g, []sdk.CellName{name}); err != nil {
+			return nil, err
+		}
+		command = k.argv(c)
+	}
+	n := k.launches.Add(1)
+	token := k.golgi.Token(golgi.Replica{Cell: name, Index: byHand + int(n) - 1, Incarnation: n}, k.welcome(name))
+	return &admin.Launch{
+		Command: command, Dir: c.Dir,
+		Env: append(environ(c), cell.EnvSocket+"="+k.dirs.control, cell.EnvToken+"="+token),
+	}, nil
+}

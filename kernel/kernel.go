@@ -1,0 +1,429 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/catalog"
+	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/supervisor"
+	"github.com/cellkernel/cellkernel/kernel/vacuole"
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/cell"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/plugin"
+)
+
+const (
+	journalSize = 4096             // events kept
+	endTimeout  = 5 * time.Second  // for what is killed to be gone
+	downTimeout = 30 * time.Second // for cells to drain, unless asked otherwise
+	pluginGrace = 2 * time.Second  // for plugins to close what they hold
+)
+
+// Options are what a kernel is made of. All but Stdout and Origins are required.
+type Options struct {
+	Plan    admin.Plan
+	Genome  *genome.Genome // what Plan's sources say; valid
+	Origins []admin.Setting
+	Version string
+	// Self is the program, for its hidden commands; open since the start of the
+	// process, so that an upgrade on disk does not change what runs.
+	Self *os.File
+	// Bundled returns the arguments by which Self serves a bundled plugin.
+	Bundled func(kind sdk.Kind, use string) (args []string, ok bool)
+	// Build makes the programs of cells that have a package, in dir, and
+	// returns their paths.
+	Build func(ctx context.Context, cells []*genome.Cell, dir string, say func(string)) (map[sdk.CellName]string, error)
+	// Load reads a plan's sources again, for Apply.
+	Load   func(admin.Plan) (*genome.Genome, []admin.Setting, error)
+	Stdout io.Writer // gets what the main job writes to its standard output
+}
+
+// A Kernel runs the cells of one genome. Make it with New and call Run once;
+// the methods of [admin.Kernel] may be called from then on.
+type Kernel struct {
+	opt     Options
+	journal *admin.Journal
+	log     *slog.Logger
+	dirs    dirs
+	begun   time.Time
+
+	vacuole *vacuole.Vacuole
+	spawner *supervisor.Spawner
+	cells   *supervisor.Supervisor
+	catalog *catalog.Catalog
+	golgi   *golgi.Golgi
+	caller  *cell.Membrane // the kernel as a caller of cells
+
+	down     chan admin.DownRequest // capacity 1
+	drained  chan struct{}          // closed when nothing but the kernel is left
+	started  chan struct{}          // closed when the parts above exist
+	launches atomic.Uint64
+	changing sync.Mutex // held by Apply
+
+	mu      sync.Mutex // guards all below
+	genome  *genome.Genome
+	plan    admin.Plan
+	origins []admin.Setting
+	wanted  []sdk.CellName // cells that run, in the order in which they start
+	built   map[sdk.CellName]binary
+	state   admin.State
+	inits   map[supervisor.Replica]string // states last published
+}
+
+var _ admin.Kernel = (*Kernel)(nil)
+
+// New makes a kernel. Nothing is started.
+func New(opt Options) *Kernel {
+	if opt.Stdout == nil {
+		opt.Stdout = io.Discard
+	}
+	return &Kernel{
+		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
+		down: make(chan admin.DownRequest, 1), drained: make(chan struct{}), started: make(chan struct{}),
+		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
+		state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// Run boots the kernel and blocks until it has ended: because Down was
+// called, because its main job ended, whose exit code it returns, or because
+// booting failed. When ctx is done it kills everything at once.
+func (k *Kernel) Run(ctx context.Context) (exit int, err error) {
+	defer k.journal.Close()
+	var end closers
+	defer func() { err = errors.Join(err, end.close()) }()
+	if err := k.assemble(ctx, &end); err != nil {
+		return 0, err
+	}
+	life, stop := context.WithCancel(ctx)
+	defer stop()
+	booted := make(chan error, 1)
+	ended := make(chan int, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { booted <- k.boot(life, ended, &wg) })
+	exit, request, err := k.await(ctx, booted, ended)
+	stop()
+	k.drain(ctx, request)
+	wg.Wait()
+	close(k.drained)
+	return exit, err
+}
+
+// await waits for whatever ends a kernel.
+func (k *Kernel) await(ctx context.Context, booted <-chan error, ended <-chan int) (exit int, r admin.DownRequest, err error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return 0, admin.DownRequest{Now: true}, context.Cause(ctx)
+		case r := <-k.down:
+			return 0, r, nil
+		case exit := <-ended:
+			return exit, r, nil
+		case err := <-booted:
+			if err != nil {
+				return 0, r, err
+			}
+			booted = nil
+		}
+	}
+}
+
+// closers undo what was done, in reverse order.
+type closers []func() error
+
+func (c *closers) add(f func() error) { *c = append(*c, f) }
+
+func (c *closers) close() error {
+	var errs []error
+	for _, f := range slices.Backward(*c) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// assemble makes all parts, from the bottom up. What it has made is in end.
+func (k *Kernel) assemble(ctx context.Context, end *closers) error {
+	if err := supervisor.SealDescriptors(); err != nil {
+		return err
+	}
+	if err := k.openDirs(ctx, end); err != nil {
+		return err
+	}
+	if err := k.openLogs(end); err != nil {
+		return err
+	}
+	if err := k.openSpawner(ctx, end); err != nil {
+		return err
+	}
+	k.openCatalog(end)
+	if err := k.openGolgi(end); err != nil {
+		return err
+	}
+	k.cells = supervisor.New(k.spawner, k.hooks(), k.log)
+	close(k.started)
+	return k.openAdmin(end)
+}
+
+// openLogs makes the vacuole and the kernel's own log in it.
+func (k *Kernel) openLogs(end *closers) error {
+	g := k.genome.Kernel
+	v, err := vacuole.Open(k.dirs.logs, vacuole.Options{
+		MaxSize: int64(g.LogSize), Backups: g.LogBackups, Rate: int64(g.LogRate),
+		Trouble: func(t vacuole.Trouble) { k.note(trouble(t)) },
+		Slowed: func(s vacuole.Source) {
+			k.note(fmt.Sprintf("%s writes more than %s/s to its log and is slowed down", s, g.LogRate))
+		},
+	})
+	if err != nil {
+		return err
+	}
+	w, err := v.Writer(vacuole.Source{Kind: vacuole.Kernel, Name: "kernel"})
+	if err != nil {
+		return err
+	}
+	k.vacuole = v
+	k.log = slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	end.add(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		return v.Close(ctx)
+	})
+	return nil
+}
+
+// withoutTime drops the time of a record: the vacuole puts its own in front.
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+func trouble(t vacuole.Trouble) string {
+	if t.Err != nil {
+		return fmt.Sprintf("log %s is not stored: %v", t.File, t.Err)
+	}
+	return fmt.Sprintf("log %s is stored again; %d lines (%d bytes) were lost", t.File, t.Lines, t.Bytes)
+}
+
+// openSpawner starts the sweeper before anything it might have to sweep.
+func (k *Kernel) openSpawner(ctx context.Context, end *closers) error {
+	s, err := supervisor.NewSpawner(supervisor.SpawnerOptions{Self: k.opt.Self, Log: k.log})
+	if err != nil {
+		return err
+	}
+	k.spawner = s
+	sweeper, err := supervisor.StartSweeper(ctx, s, s.State(k.dirs.state, k.dirs.run))
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	end.add(func() error {
+		err := s.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		return errors.Join(err, sweeper.Close(ctx))
+	})
+	return nil
+}
+
+func (k *Kernel) openCatalog(end *closers) {
+	budget := k.genome.Golgi.PluginRestarts
+	k.catalog = catalog.New(catalog.Options{
+		Bundled: k.bundled, Launch: k.launch, RunDir: k.dirs.run, StateDir: k.dirs.plugins,
+		Log: k.pluginLog(), Changed: k.pluginChanged, Budget: budget.Max, Window: budget.Within,
+	})
+	end.add(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), pluginGrace)
+		defer cancel()
+		k.catalog.Close(ctx)
+		return nil
+	})
+}
+
+// openGolgi makes the pipeline and attaches the kernel to it as a caller.
+func (k *Kernel) openGolgi(end *closers) error {
+	key, err := k.dirs.linkKey()
+	if err != nil {
+		return err
+	}
+	k.golgi = golgi.New(golgi.Options{
+		Run: k.spawner.RunID(), Key: key, Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
+		Dial: k.dial, Junction: junction, Log: k.log,
+		Ready: func(r golgi.Replica) { k.cells.Ready(supervisor.Replica(r)) },
+		Hung:  func(r golgi.Replica, why string) { k.cells.Hung(supervisor.Replica(r), why) },
+	})
+	end.add(func() error { k.golgi.Close(); return nil })
+	if err := k.openControl(end); err != nil {
+		return err
+	}
+	f, err := k.golgi.AttachSelf(sdk.CLIName)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ch, err := channel.FromFile(f)
+	if err != nil {
+		return err
+	}
+	if k.caller, err = cell.Attach(ch, channel.Hello{}); err != nil {
+		return err
+	}
+	end.add(k.caller.Close)
+	return nil
+}
+
+// openControl lets processes attach that did not inherit their channel.
+func (k *Kernel) openControl(end *closers) error {
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: k.dirs.control, Net: "unixpacket"})
+	if err != nil {
+		return fmt.Errorf("open control socket: %w", err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := k.golgi.ServeControl(l); err != nil {
+			k.log.Error("control socket ended", "error", err)
+		}
+	})
+	end.add(func() error { l.Close(); wg.Wait(); return nil })
+	return nil
+}
+
+// openAdmin serves the admin API.
+func (k *Kernel) openAdmin(end *closers) error {
+	ln, err := admin.Listen(filepath.Join(k.dirs.run, admin.SocketName))
+	if err != nil {
+		return err
+	}
+	srv := admin.NewServer(k, admin.Options{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := srv.Serve(ln); err != nil {
+			k.log.Error("admin socket ended", "error", err)
+		}
+	})
+	end.add(func() error {
+		k.journal.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		err := srv.Shutdown(ctx)
+		wg.Wait()
+		return err
+	})
+	return nil
+}
+
+// boot starts plugins and builds cells side by side, then starts the cells,
+// each when what it needs is ready. It returns when all are ready.
+func (k *Kernel) boot(ctx context.Context, ended chan<- int, wg *sync.WaitGroup) error {
+	if _, why := k.spawner.Cgroup(); why != "" {
+		k.note("no cgroup for the cells: " + why + ": a cell's grandchildren are found by their environment only")
+	}
+	wanted, err := selectCells(k.opt.Genome, k.opt.Plan)
+	if err != nil {
+		return err
+	}
+	k.setWanted(wanted)
+	plugins := make(chan error, 1)
+	wg.Go(func() { plugins <- k.startPlugins(ctx, wg) })
+	err = k.build(ctx, k.opt.Genome, wanted)
+	if perr := <-plugins; perr != nil {
+		err = errors.Join(perr, err)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range wanted {
+		if err := k.addCell(k.opt.Genome, name); err != nil {
+			return err
+		}
+	}
+	if err := k.startCells(ctx, wanted); err != nil {
+		return err
+	}
+	k.setState(admin.StateReady)
+	k.journal.Publish(admin.Event{Kind: admin.EventReady, Text: k.posture()})
+	if main := k.opt.Genome.Workspace.Main; main != "" && slices.Contains(wanted, main) {
+		wg.Go(func() { k.awaitMain(ctx, main, ended) })
+	}
+	return nil
+}
+
+// awaitMain ends the kernel with the main job.
+func (k *Kernel) awaitMain(ctx context.Context, main sdk.CellName, ended chan<- int) {
+	code, err := k.cells.WaitDone(ctx, main)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		k.note(err.Error())
+		code = max(code, 1)
+	}
+	ended <- code
+}
+
+// startPlugins starts what golgi asks for, and the listener for local links.
+func (k *Kernel) startPlugins(ctx context.Context, wg *sync.WaitGroup) error {
+	var specs []catalog.Spec
+	for _, ref := range k.opt.Genome.Selected() {
+		specs = append(specs, catalog.Spec{Kind: plugin.Kind(ref.Kind), Name: ref.Instance, Use: ref.Use, SHA256: ref.SHA256, Config: ref.Config})
+	}
+	if err := k.catalog.Start(ctx, specs...); err != nil {
+		return err
+	}
+	local, err := k.catalog.Transport("uds")
+	if err != nil {
+		return err
+	}
+	ln, err := local.Listen(ctx, sdk.Addr{Scheme: "uds", Host: k.dirs.links})
+	if err != nil {
+		return err
+	}
+	wg.Go(func() {
+		if err := k.golgi.ServeLinks(ln); err != nil {
+			k.log.Error("listener for links ended", "error", err)
+		}
+	})
+	wg.Go(func() { <-ctx.Done(); ln.Close() })
+	return nil
+}
+
+// dial connects to an address by the transport that owns its scheme.
+func (k *Kernel) dial(ctx context.Context, addr sdk.Addr) (net.Conn, error) {
+	t, err := k.catalog.Transport(addr.Scheme)
+	if err != nil {
+		return nil, err
+	}
+	return t.Dial(ctx, addr)
+}
+
+// drain ends all cells, those first on which nobody depends.
+func (k *Kernel) drain(ctx context.Context, r admin.DownRequest) {
+	k.setState(admin.StateDraining)
+	k.journal.Publish(admin.Event{Kind: admin.EventDrain, Waiting: k.running()})
+	within := r.Within
+	if within <= 0 {
+		within = downTimeout
+	}
+	if r.Now {
+		within = 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	if err := k.cells.Close(ctx, k.wantedCells()...); err != nil && !r.Now {
+		k.note(err.Error())
+	}
+}

@@ -1,0 +1,301 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/catalog"
+	"github.com/cellkernel/cellkernel/kernel/supervisor"
+	"github.com/cellkernel/cellkernel/kernel/vacuole"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// Version implements [admin.Viewer].
+func (k *Kernel) Version() admin.Version {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v := admin.Version{
+		API: admin.APIVersion, Version: k.opt.Version, Node: k.genome.Kernel.Node, PID: os.Getpid(), Genome: k.genome.File,
+	}
+	for _, c := range k.genome.Cells {
+		if !slices.Contains(v.Dirs, c.Dir) {
+			v.Dirs = append(v.Dirs, c.Dir)
+		}
+	}
+	slices.Sort(v.Dirs)
+	return v
+}
+
+// Status implements [admin.Viewer].
+func (k *Kernel) Status(context.Context) (*admin.Status, error) {
+	s := &admin.Status{
+		Posture: k.posture(), Version: k.Version(), Mesh: k.mesh(), Uptime: time.Since(k.begun).Milliseconds(),
+		Plugins: k.plugins(), Cells: k.cellStatuses(),
+	}
+	k.mu.Lock()
+	s.State = k.state
+	k.mu.Unlock()
+	for _, c := range s.Cells {
+		if c.State != admin.StateReady && c.State != admin.StateDone && c.State != admin.StateStopped {
+			s.Problems = append(s.Problems, fmt.Sprintf("cell %s is %s: %s", c.Name, c.State, c.Detail))
+		}
+	}
+	for _, p := range s.Plugins {
+		if p.State != admin.StateReady {
+			s.Problems = append(s.Problems, fmt.Sprintf("plugin %s-%s is %s: %s", p.Kind, p.Name, p.State, p.Detail))
+		}
+	}
+	if s.State == admin.StateReady && len(s.Problems) > 0 {
+		s.State = admin.StateFailed
+	}
+	return s, nil
+}
+
+// Processes implements [admin.Viewer].
+func (k *Kernel) Processes(context.Context) ([]admin.Process, error) {
+	list := []admin.Process{k.self()}
+	for _, s := range k.cells.List() {
+		list = append(list, cellProcess(s))
+	}
+	for _, s := range k.catalog.Status() {
+		list = append(list, pluginProcess(s))
+	}
+	return list, nil
+}
+
+// self describes the kernel's own process.
+func (k *Kernel) self() admin.Process {
+	k.mu.Lock()
+	state := k.state
+	k.mu.Unlock()
+	p := admin.Process{
+		Kind: admin.KindKernel, Name: "kernel", PID: os.Getpid(), State: state,
+		UptimeMS: time.Since(k.begun).Milliseconds(), RSSBytes: supervisor.Observe(os.Getpid()).RSS,
+	}
+	var ru syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &ru) == nil {
+		p.CPUUS = (ru.Utime.Nano() + ru.Stime.Nano()) / 1000
+	}
+	return p
+}
+
+func cellProcess(s supervisor.Status) admin.Process {
+	p := admin.Process{
+		Kind: admin.KindCell, Name: string(s.Cell), Replica: s.Index, Incarnation: s.Incarnation, PID: s.PID,
+		State: admin.State(s.State), Restarts: s.Restarts, RSSBytes: s.Usage.RSS, CPUUS: s.Usage.CPU.Microseconds(), Detail: s.Reason,
+	}
+	if s.PID != 0 {
+		p.UptimeMS = time.Since(s.Started).Milliseconds()
+	}
+	return p
+}
+
+func pluginProcess(s catalog.Status) admin.Process {
+	p := admin.Process{
+		Kind: admin.KindPlugin, Name: string(s.Kind) + "-" + s.Name, PID: s.PID, State: admin.State(s.State),
+		Restarts: s.Restarts, Detail: s.LastError,
+	}
+	if s.PID != 0 {
+		p.UptimeMS = time.Since(s.Started).Milliseconds()
+		r := supervisor.Observe(s.PID)
+		p.RSSBytes, p.CPUUS = r.RSS, r.CPU.Microseconds()
+	}
+	return p
+}
+
+// Plugins implements [admin.Viewer].
+func (k *Kernel) Plugins(context.Context) ([]admin.Plugin, error) { return k.plugins(), nil }
+
+func (k *Kernel) plugins() []admin.Plugin {
+	list := []admin.Plugin{}
+	for _, s := range k.catalog.Status() {
+		p := pluginProcess(s)
+		list = append(list, admin.Plugin{
+			Kind: sdk.Kind(s.Kind), Name: s.Name, Version: s.Version, Source: s.Source, State: p.State,
+			PID: s.PID, Restarts: s.Restarts, UptimeMS: p.UptimeMS, Detail: p.Detail,
+		})
+	}
+	return list
+}
+
+// Config implements [admin.Viewer].
+func (k *Kernel) Config(context.Context) ([]admin.Setting, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.origins), nil
+}
+
+// cellStatuses sums up the replicas of each cell.
+func (k *Kernel) cellStatuses() []admin.CellStatus {
+	k.mu.Lock()
+	g, wanted := k.genome, slices.Clone(k.wanted)
+	k.mu.Unlock()
+	byCell := make(map[sdk.CellName][]supervisor.Status)
+	for _, s := range k.cells.List() {
+		byCell[s.Cell] = append(byCell[s.Cell], s)
+	}
+	list := []admin.CellStatus{}
+	for _, name := range wanted {
+		c := g.Cells[name]
+		if c == nil {
+			continue
+		}
+		st := admin.CellStatus{Name: name, Want: len(byCell[name]), State: admin.StateReady, Job: c.Job, Main: g.Workspace.Main == name}
+		for _, s := range byCell[name] {
+			sum(&st, s)
+		}
+		list = append(list, st)
+	}
+	return list
+}
+
+// gravity orders states: a cell is in the gravest state of its replicas.
+var gravity = [...]supervisor.State{
+	supervisor.Ready, supervisor.Done, supervisor.Stopped, supervisor.Draining, supervisor.Starting,
+	supervisor.Backoff, supervisor.Crashloop, supervisor.Failed,
+}
+
+func sum(st *admin.CellStatus, s supervisor.Status) {
+	if s.State == supervisor.Ready {
+		st.Ready++
+	}
+	if slices.Index(gravity[:], s.State) > slices.Index(gravity[:], supervisor.State(st.State)) {
+		st.State = admin.State(s.State)
+		st.Detail = fmt.Sprintf("%s#%d %s", s.Cell, s.Index, s.Reason)
+	}
+}
+
+// posture says in one line who this is, who can reach it, how it meters, and
+// how to stop it.
+func (k *Kernel) posture() string {
+	meter := "cgroup2"
+	if dir, _ := k.spawner.Cgroup(); dir == "" {
+		meter = "/proc"
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return fmt.Sprintf("node %s, mesh %s, reachable from this machine only, CPU metered by %s; Ctrl-C or \"cellkernel down\" ends it",
+		k.genome.Kernel.Node, meshName(k.genome.Kernel.Mesh), meter)
+}
+
+func (k *Kernel) mesh() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return meshName(k.genome.Kernel.Mesh)
+}
+
+func meshName(mesh string) string {
+	if mesh == "" {
+		return "private"
+	}
+	return mesh
+}
+
+// running lists what a drain waits for.
+func (k *Kernel) running() []string {
+	var out []string
+	for _, s := range k.cells.List() {
+		if s.State == supervisor.Ready || s.State == supervisor.Starting || s.State == supervisor.Draining {
+			out = append(out, fmt.Sprintf("%s#%d", s.Cell, s.Index))
+		}
+	}
+	return out
+}
+
+// Events implements [admin.Watcher].
+func (k *Kernel) Events(ctx context.Context, after uint64, yield func(admin.Event) error) error {
+	return k.journal.Follow(ctx, after, yield)
+}
+
+// Logs implements [admin.Watcher].
+func (k *Kernel) Logs(ctx context.Context, q admin.LogQuery, yield func(admin.LogRecord) error) error {
+	<-k.started // there is no log before
+	if err := k.knownSources(q.Sources); err != nil {
+		return err
+	}
+	query := vacuole.Query{Names: q.Sources, Since: q.Since, Tail: q.Tail}
+	if !q.Follow {
+		var failed error
+		err := vacuole.Read(ctx, k.vacuole.Dir(), query, func(l vacuole.Line) bool {
+			failed = yield(logRecord(l))
+			return failed == nil
+		})
+		if failed != nil {
+			return failed
+		}
+		return err
+	}
+	sub, err := k.vacuole.Follow(query)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	for {
+		l, err := sub.Next(ctx)
+		if err == io.EOF || ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := yield(logRecord(l)); err != nil {
+			return err
+		}
+	}
+}
+
+// continued is how the vacuole marks a piece of a long line.
+const continued = " [+]"
+
+func logRecord(l vacuole.Line) admin.LogRecord {
+	text, partial := strings.CutSuffix(l.Text, continued)
+	if l.Lost > 0 {
+		text = fmt.Sprintf("(%d lines were written faster than they could be shown)", l.Lost)
+	}
+	return admin.LogRecord{
+		Time: l.Time, Kind: string(l.Source.Kind), Name: l.Source.Name, Replica: l.Source.Replica,
+		Stream: l.Source.Stream, Text: text, Partial: partial,
+	}
+}
+
+// knownSources refuses names that nothing has.
+func (k *Kernel) knownSources(names []string) error {
+	known := map[string]bool{"kernel": true}
+	for _, s := range k.cells.List() {
+		known[string(s.Cell)], known[fmt.Sprintf("%s#%d", s.Cell, s.Index)] = true, true
+	}
+	for _, s := range k.catalog.Status() {
+		known[string(s.Kind)+"-"+s.Name] = true
+	}
+	for _, n := range names {
+		if !known[n] {
+			return sdk.Errorf(sdk.CodeNotFound, "find log of %.80q: no such cell or plugin", n)
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) setState(s admin.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.state = s
+}
+
+func (k *Kernel) setWanted(names []sdk.CellName) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wanted = names
+}
+
+func (k *Kernel) wantedCells() []sdk.CellName {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.wanted)
+}
