@@ -4,4 +4,4 @@
 // language generates from the same proto files (see docs/plugins.md).
 package pluginpb
 
-//go:generate go run ./pbgen
+//go:generate go run ./pbgen cellkernel/plugin/v1

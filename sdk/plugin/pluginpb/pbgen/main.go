@@ -1,6 +1,8 @@
 // Command pbgen generates the Go code of the proto files in the working
 // directory. It compiles them in process and runs two pinned generators, so
-// that nothing but the Go tool has to be installed.
+// that nothing but the Go tool has to be installed. Its argument makes the
+// names of the files unique in the registry that all Go packages of a program
+// share: "cellkernel/plugin/v1".
 package main
 
 import (
@@ -10,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 
 	"github.com/bufbuild/protocompile"
@@ -28,24 +31,24 @@ func generators() [][]string {
 	}
 }
 
-// prefix makes file names unique in the registry that all Go packages of a
-// program share.
-const prefix = "cellkernel/plugin/v1/"
-
 func main() {
-	if err := run(context.Background()); err != nil {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: pbgen PREFIX")
+		os.Exit(2)
+	}
+	if err := run(context.Background(), os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, "pbgen:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, prefix string) error {
 	names, err := filepath.Glob("*.proto")
 	if err != nil {
 		return fmt.Errorf("find proto files: %w", err)
 	}
 	for i, n := range names {
-		names[i] = prefix + n
+		names[i] = path.Join(prefix, n)
 	}
 	req, err := compile(ctx, names)
 	if err != nil {
