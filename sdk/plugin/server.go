@@ -202,6 +202,9 @@ func opened[T any](s *server) (T, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t, ok := s.instance.(T)
+	if s.closed != nil {
+		return t, sdk.Errorf(sdk.CodeUnavailable, "the plugin is ending")
+	}
 	if !ok {
 		return t, sdk.Errorf(sdk.CodeInvalid, "the plugin is not open")
 	}
