@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -161,7 +162,7 @@ func (d *decoder) fresh(t reflect.Type) reflect.Value {
 func (d *decoder) slice(v any, out reflect.Value, path []string) {
 	a, ok := v.([]any)
 	if !ok {
-		d.wrong(path, "an "+typeName(out.Type()), v)
+		d.wrong(path, article(typeName(out.Type())), v)
 		return
 	}
 	if len(a) > 4096 {
@@ -253,7 +254,7 @@ func kindOf(v any) string {
 }
 
 func article(name string) string {
-	if name == "integer" {
+	if name == "integer" || strings.HasPrefix(name, "array") {
 		return "an " + name
 	}
 	return "a " + name

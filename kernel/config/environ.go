@@ -34,24 +34,26 @@ func (l *loader) settings() {
 		return
 	}
 	r := resolver{own: l.root.own, tree: l.merged()}
-	for _, v := range variables {
+	rank := len(l.layers)
+	for i, v := range variables {
 		name, value, _ := strings.Cut(v, "=")
-		l.setting(name, originVariable, r.variable(name), value)
+		l.setting(&layer{kind: originVariable, name: name, rank: rank + i}, r.variable(name), value)
 	}
-	for _, s := range l.src.Sets {
+	rank += len(variables)
+	for i, s := range l.src.Sets {
 		key, value, ok := strings.Cut(s, "=")
-		name := "--set " + strings.TrimSpace(key)
-		if !ok {
-			l.errs = append(l.errs, Error{File: name, Message: "want section.key=value", layer: len(l.layers)})
-			continue
+		key = strings.TrimSpace(key)
+		to := target{err: errors.New("want section.key=value")}
+		if ok {
+			to = r.flag(key)
 		}
-		l.setting(name, originSet, r.flag(strings.TrimSpace(key)), value)
+		l.setting(&layer{kind: originSet, name: "--set " + key, rank: rank + i}, to, strings.TrimSpace(value))
 	}
 }
 
-// setting adds one layer, or reports what is wrong with its name.
-func (l *loader) setting(name string, kind originKind, to target, value string) {
-	e := Error{File: name, Key: keyText(to.path), Suggestion: to.hint, layer: len(l.layers)}
+// setting fills and adds a layer, or reports what is wrong with its name.
+func (l *loader) setting(ly *layer, to target, value string) {
+	e := Error{File: ly.name, Key: keyText(to.path), Suggestion: to.hint, layer: ly.rank}
 	switch {
 	case to.err != nil:
 		e.Message = to.err.Error()
@@ -60,7 +62,7 @@ func (l *loader) setting(name string, kind originKind, to target, value string) 
 	case to.path[0] == "workspace" && (len(to.path) == 1 || to.path[1] == "members"):
 		e.Message = "members are read from files only"
 	default:
-		ly := &layer{kind: kind, name: name, dir: l.root.dir, rank: len(l.layers), tree: map[string]any{}}
+		ly.dir, ly.tree = l.root.dir, map[string]any{}
 		v, err := parseValue(value, to.typ)
 		if err != nil {
 			e.Message = err.Error()
@@ -207,7 +209,7 @@ func (r resolver) step(t reflect.Type, node any, part string) (k string, next re
 	case t.Kind() == reflect.Interface:
 		return r.match(part, present, strings.ToLower), t, "", nil
 	}
-	return part, nil, "", fmt.Errorf("is a %s, not a table", typeName(t))
+	return part, nil, "", fmt.Errorf("is %s, not a table", article(typeName(t)))
 }
 
 func hyphens(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", "-") }

@@ -186,8 +186,11 @@ func (rd *reader) run() {
 		n, err := rd.from.Read(buf[held:])
 		held += n
 		full, before := held == len(buf), rd.feed.size
-		used := rd.feed.lines(buf[:held], err != nil)
-		held = copy(buf, buf[used:held])
+		// A line that comes byte by byte is looked at once, not each time.
+		if err != nil || held > MaxLine || bytes.IndexByte(buf[held-n:held], '\n') >= 0 {
+			used := rd.feed.lines(buf[:held], err != nil)
+			held = copy(buf, buf[used:held])
+		}
 		if err != nil {
 			return
 		}

@@ -171,7 +171,9 @@ func TestLongLinesAndJunk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad := func(r rune) bool { return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) }
+	bad := func(r rune) bool {
+		return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
+	}
 	if !utf8.Valid(file) || bytes.ContainsFunc(file, bad) {
 		t.Error("the file is not text")
 	}
@@ -361,7 +363,7 @@ func FuzzLines(f *testing.F) {
 			t.Fatal(err)
 		}
 		for rest := text; len(rest) > 0; {
-			n := min(len(rest), int(step)+1)
+			n := min(len(rest), int(step)+1+len(text)/100)
 			if _, err := w.Write(rest[:n]); err != nil {
 				t.Fatal(err)
 			}
