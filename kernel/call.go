@@ -63,7 +63,7 @@ func (k *Kernel) Launch(ctx context.Context, name sdk.CellName, command []string
 	if !slices.Contains(k.wantedCells(), name) {
 		k.golgi.Route(name, routes(c))
 	}
-	if command == nil {
+	if len(command) == 0 {
 		if err := k.build(ctx, g, []sdk.CellName{name}); err != nil {
 			return nil, err
 		}
