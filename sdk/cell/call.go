@@ -92,14 +92,14 @@ func (c *Call) Reply(m flat.Message) error {
 func (c *Call) run() {
 	begun := nanos()
 	l, ctx := c.link, c.ctx
-	err := ctx.Err()
-	if err != nil {
-		err = notExecuted(err)
-	} else {
+	err := error(nil)
+	if ctx.deadline != 0 && begun >= ctx.deadline {
+		err = sdk.Errorf(sdk.CodeDeadline, "route to %q: deadline passed before a handler was free", l.m.welcome.Cell)
+	} else if !ctx.ended() {
 		err = c.serve(ctx)
 	}
 	if err == nil && !c.ended {
-		err = c.Reply(nil)
+		err = c.Reply(nil) // sends nothing if the caller has given up
 	}
 	if err != nil {
 		c.fail(err)

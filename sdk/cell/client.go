@@ -107,11 +107,11 @@ func (l *outLink) find(match func(service, method string) bool) (uint16, *wire.M
 // default one of the axon. Errors are *[sdk.Error].
 func (c *Client) Call(ctx context.Context, method int, in flat.Message) (Vesicle, error) {
 	md := &c.desc.Methods[method]
-	deadline := c.s.deadline(ctx)
+	at := c.s.moment(ctx)
 	c.s.earn()
 	var last *outLink
 	for attempt := 1; ; attempt++ {
-		v, l, err := c.try(ctx, method, in, last, deadline)
+		v, l, err := c.try(ctx, method, in, last, &at)
 		if err == nil || !c.s.mayRetry(err, attempt, md.Idempotent) {
 			return v, err
 		}
@@ -120,8 +120,8 @@ func (c *Client) Call(ctx context.Context, method int, in flat.Message) (Vesicle
 }
 
 // try makes one attempt and says over which link, if it came that far.
-func (c *Client) try(ctx context.Context, method int, in flat.Message, avoid *outLink, deadline int64) (Vesicle, *outLink, error) {
-	l, err := c.s.pick(ctx, avoid, deadline)
+func (c *Client) try(ctx context.Context, method int, in flat.Message, avoid *outLink, at *moment) (Vesicle, *outLink, error) {
+	l, err := c.s.pick(ctx, avoid, at)
 	if err != nil {
 		return Vesicle{}, nil, err
 	}
@@ -129,22 +129,23 @@ func (c *Client) try(ctx context.Context, method int, in flat.Message, avoid *ou
 	if merr != nil {
 		return Vesicle{}, l, merr
 	}
-	v, err := l.call(ctx, wire.Header{Aux: id}, in, deadline)
+	v, err := l.call(ctx, wire.Header{Aux: id}, in, at)
 	return v, l, err
 }
 
 // call makes one unary call over one link and keeps its score.
-func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, deadline int64) (Vesicle, error) {
-	s, err := l.begin(ctx, deadline, nil)
+func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, at *moment) (Vesicle, error) {
+	s, err := l.begin(ctx, at, nil)
 	if err != nil {
 		return Vesicle{}, err
 	}
-	begun := nanos()
-	if err := l.request(ctx, s, h, in); err != nil {
+	begun := at.now
+	if err := l.request(ctx, s, h, in, at); err != nil {
 		return Vesicle{}, err
 	}
 	v, err := l.wait(ctx, s)
 	now := nanos()
+	at.now = now
 	if err == nil {
 		l.score.sample(now-begun, now)
 		return v, nil
@@ -154,7 +155,7 @@ func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, dead
 	case sdk.CodeOverloaded:
 		l.score.overloaded(now)
 	case sdk.CodeUnavailable, sdk.CodeDeadline:
-		l.score.sample(deadline-begun, now)
+		l.score.sample(at.deadline-begun, now)
 	default:
 		l.score.sample(now-begun, now)
 	}
@@ -165,13 +166,11 @@ func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, dead
 // ctx's, and without one there is none. first is the request of a server
 // stream and nil for the other shapes.
 func (c *Client) Open(ctx context.Context, method int, first flat.Message) (*Stream, error) {
-	deadline := int64(0)
-	if _, ok := ctx.Deadline(); ok {
-		deadline = c.s.deadline(ctx)
-	}
+	at := c.s.moment(ctx)
+	_, bounded := ctx.Deadline()
 	var last *outLink
 	for attempt := 1; ; attempt++ {
-		st, l, err := c.tryOpen(ctx, method, first, last, deadline)
+		st, l, err := c.tryOpen(ctx, method, first, last, at, bounded)
 		if err == nil || !c.s.mayRetry(err, attempt, false) {
 			return st, err
 		}
@@ -179,12 +178,8 @@ func (c *Client) Open(ctx context.Context, method int, first flat.Message) (*Str
 	}
 }
 
-func (c *Client) tryOpen(ctx context.Context, method int, first flat.Message, avoid *outLink, deadline int64) (*Stream, *outLink, error) {
-	wait := deadline
-	if wait == 0 {
-		wait = nanos() + int64(c.s.timeout)
-	}
-	l, err := c.s.pick(ctx, avoid, wait)
+func (c *Client) tryOpen(ctx context.Context, method int, first flat.Message, avoid *outLink, at moment, bounded bool) (*Stream, *outLink, error) {
+	l, err := c.s.pick(ctx, avoid, &at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -192,7 +187,10 @@ func (c *Client) tryOpen(ctx context.Context, method int, first flat.Message, av
 	if merr != nil {
 		return nil, l, merr
 	}
-	st, err := l.open(ctx, wire.Header{Aux: id}, first, deadline)
+	if !bounded {
+		at.deadline = 0 // the default one bounds the wait for a link, not the stream
+	}
+	st, err := l.open(ctx, wire.Header{Aux: id}, first, &at)
 	return st, l, err
 }
 
@@ -203,11 +201,11 @@ func (s *Synapse) CallJSON(ctx context.Context, method string, request []byte) (
 	if !json.Valid(request) {
 		return nil, sdk.Errorf(sdk.CodeInvalid, "call %q: request is not JSON", method)
 	}
-	deadline := s.deadline(ctx)
+	at := s.moment(ctx)
 	s.earn()
 	var last *outLink
 	for attempt := 1; ; attempt++ {
-		out, idempotent, l, err := s.tryJSON(ctx, method, request, last, deadline)
+		out, idempotent, l, err := s.tryJSON(ctx, method, request, last, &at)
 		if err == nil || !s.mayRetry(err, attempt, idempotent) {
 			return out, err
 		}
@@ -215,8 +213,8 @@ func (s *Synapse) CallJSON(ctx context.Context, method string, request []byte) (
 	}
 }
 
-func (s *Synapse) tryJSON(ctx context.Context, name string, request []byte, avoid *outLink, deadline int64) (out []byte, idempotent bool, l *outLink, err error) {
-	l, err = s.pick(ctx, avoid, deadline)
+func (s *Synapse) tryJSON(ctx context.Context, name string, request []byte, avoid *outLink, at *moment) (out []byte, idempotent bool, l *outLink, err error) {
+	l, err = s.pick(ctx, avoid, at)
 	if err != nil {
 		return nil, false, nil, err
 	}
@@ -224,7 +222,7 @@ func (s *Synapse) tryJSON(ctx context.Context, name string, request []byte, avoi
 	if err != nil {
 		return nil, false, l, err
 	}
-	v, err := l.call(ctx, wire.Header{Aux: id, Flags: wire.FlagJSON}, new(bytesMessage(request)), deadline)
+	v, err := l.call(ctx, wire.Header{Aux: id, Flags: wire.FlagJSON}, new(bytesMessage(request)), at)
 	if err != nil {
 		return nil, m.Idempotent, l, err
 	}
@@ -261,7 +259,8 @@ func (l *outLink) byName(name string) (uint16, *wire.Method, error) {
 
 // Services returns what the cell behind s serves, as one of its replicas says.
 func (s *Synapse) Services(ctx context.Context) ([]wire.Service, error) {
-	l, err := s.pick(ctx, nil, s.deadline(ctx))
+	at := s.moment(ctx)
+	l, err := s.pick(ctx, nil, &at)
 	if err != nil {
 		return nil, err
 	}

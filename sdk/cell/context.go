@@ -79,6 +79,13 @@ func (c *callContext) Err() error {
 	return err
 }
 
+// ended reports whether the context was cancelled, without reading the clock.
+func (c *callContext) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil
+}
+
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
 	switch key.(type) {

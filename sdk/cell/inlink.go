@@ -194,7 +194,7 @@ func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
 	c.link, c.id, c.flags, c.method = l, h.Call, h.Flags, l.m.methods[h.Aux]
 	c.ctx = &callContext{peer: &l.peer, meta: meta}
 	if left := wire.Time(h.Value); left != 0 {
-		c.ctx.deadline = nanos() + int64(left)
+		c.ctx.deadline = l.r.now + int64(left)
 	}
 	if c.method.desc.Shape != Unary {
 		c.ctx.stream = newStream(l.link, h.Call, c.method.desc.Shape.streamsIn())

@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -176,6 +177,9 @@ func (l *link) encode(h wire.Header, m flat.Message, meta []wire.Meta) (long []b
 		b = m.AppendFlat(b)
 	}
 	ok = true
+	if h.Flags&wire.FlagJSON == 0 && len(b)-body == 4 && binary.LittleEndian.Uint32(b[body:]) == 0 {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "%v", flat.Finished(b[body:]))
+	}
 	if len(b)-body > wire.MaxPayload {
 		if limit := l.limit(h); len(b)-body > limit {
 			return nil, sdk.Errorf(sdk.CodeTooLarge, "send message of %d bytes: other side accepts %d", len(b)-body, limit)

@@ -244,10 +244,10 @@ func (l *outLink) discard(s *slot, v Vesicle) {
 }
 
 // begin takes a slot for a call. Its error says that it was not executed.
-func (l *outLink) begin(ctx context.Context, deadline int64, st *Stream) (*slot, error) {
+func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, error) {
 	for {
 		if s := l.slots.get(l.theirs.Calls); s != nil {
-			s.deadline.Store(deadline)
+			s.deadline.Store(at.deadline)
 			s.stream = st
 			if st != nil {
 				st.id, st.slot = s.id, s
@@ -256,9 +256,10 @@ func (l *outLink) begin(ctx context.Context, deadline int64, st *Stream) (*slot,
 			l.inflight.Add(1)
 			return s, nil
 		}
-		if err := await(l.slots.freed, ctx.Done(), l.w.done, timeAt(deadline)); err != nil {
+		if err := await(l.slots.freed, ctx.Done(), l.w.done, timeAt(at.deadline)); err != nil {
 			return nil, notExecuted(err)
 		}
+		at.now = nanos()
 		if err := l.w.reason(); err != nil {
 			return nil, sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, err)
 		}
@@ -273,16 +274,15 @@ func notExecuted(err error) *sdk.Error {
 
 // request sends the request of s. After an error the slot is not the caller's
 // any more.
-func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.Message) error {
+func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.Message, at *moment) error {
 	h.Kind, h.Call = wire.KindRequest, s.id
-	deadline := s.deadline.Load()
-	if deadline != 0 {
-		h.Value = wire.PutTime(time.Duration(deadline - nanos()))
+	if at.deadline != 0 {
+		h.Value = wire.PutTime(time.Duration(at.deadline - at.now))
 	}
 	l.calls.Add(1)
-	sent, err := l.sendCrowd(h, in, outgoingMeta(ctx), bound{ctx.Done(), deadline}, l.inflight.Load() > 1)
+	sent, err := l.sendCrowd(h, in, outgoingMeta(ctx), bound{ctx.Done(), at.deadline}, l.inflight.Load() > 1)
 	if err == nil {
-		l.expect(deadline)
+		l.expect(at)
 		return nil
 	}
 	e := notExecuted(err)
@@ -371,13 +371,13 @@ func (l *outLink) closeIfIdle() {
 }
 
 // expect makes sure that the reaper looks at this link in time.
-func (l *outLink) expect(deadline int64) {
-	at := nanos() + int64(pingAfter)
-	if deadline != 0 && deadline < at {
-		at = deadline
+func (l *outLink) expect(at *moment) {
+	next := at.now + int64(pingAfter)
+	if at.deadline != 0 && at.deadline < next {
+		next = at.deadline
 	}
-	if at < l.next.Load() {
-		l.m.reaper.lower(&l.next, at)
+	if next < l.next.Load() {
+		l.m.reaper.lower(&l.next, next)
 	}
 }
 

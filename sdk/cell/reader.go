@@ -17,6 +17,7 @@ type reader struct {
 	r, w  int // c.buf[r:w] is read but not yet parsed; r is a multiple of 8
 	calm  int // reads in a row that would have fitted a small chunk
 	bytes atomic.Uint64
+	now   int64 // nanos of the last read
 }
 
 const calmReads = 64 // small reads before a large chunk is given back
@@ -58,6 +59,7 @@ func (r *reader) fill() error {
 	r.makeRoom(need)
 	n, err := r.src.Read(r.c.buf[r.w:])
 	r.w += n
+	r.now = nanos()
 	r.bytes.Add(uint64(n))
 	if n >= smallChunk/2 {
 		r.calm = 0

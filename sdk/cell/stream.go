@@ -51,14 +51,14 @@ func newStream(l *link, id uint32, receives bool) *Stream {
 }
 
 // open begins a streaming call on this link.
-func (l *outLink) open(ctx context.Context, h wire.Header, first flat.Message, deadline int64) (*Stream, error) {
+func (l *outLink) open(ctx context.Context, h wire.Header, first flat.Message, at *moment) (*Stream, error) {
 	st := newStream(l.link, 0, true)
 	st.out, st.stop, st.outEnd = l, ctx.Done(), first != nil
-	s, err := l.begin(ctx, deadline, st)
+	s, err := l.begin(ctx, at, st)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.request(ctx, s, h, first); err != nil {
+	if err := l.request(ctx, s, h, first, at); err != nil {
 		return nil, err
 	}
 	if ctx.Done() != nil {

@@ -86,23 +86,31 @@ func newSynapse(m *Membrane, name sdk.CellName) *Synapse {
 // Name returns the name this Synapse was made for.
 func (s *Synapse) Name() sdk.CellName { return s.name }
 
-// deadline returns when a call made under ctx must have ended.
-func (s *Synapse) deadline(ctx context.Context) int64 {
+// A moment is what a call needs to know of time. Reading the clock costs as
+// much as the rest of a call's bookkeeping, so now is read once and again only
+// after something that waited.
+type moment struct {
+	now      int64 // nanos
+	deadline int64 // nanos, when the call must have ended; 0 is never
+}
+
+// moment returns now and when a call made under ctx must have ended.
+func (s *Synapse) moment(ctx context.Context) moment {
 	now := nanos()
 	if d, ok := ctx.Deadline(); ok {
-		return max(1, now+int64(time.Until(d)))
+		return moment{now, max(1, now+int64(time.Until(d)))}
 	}
-	return now + int64(s.timeout)
+	return moment{now, now + int64(s.timeout)}
 }
 
 // pick chooses a link for one call and waits for one if there is none.
-func (s *Synapse) pick(ctx context.Context, avoid *outLink, deadline int64) (*outLink, error) {
+func (s *Synapse) pick(ctx context.Context, avoid *outLink, at *moment) (*outLink, error) {
 	for {
 		if ls := *s.links.Load(); len(ls) > 0 {
 			if s.spread == "even" {
 				return ls[rand.IntN(len(ls))], nil
 			}
-			return choose(ls, avoid, nanos()), nil
+			return choose(ls, avoid, at.now), nil
 		}
 		s.mu.Lock()
 		changed, failure := s.changed, s.failure
@@ -114,7 +122,7 @@ func (s *Synapse) pick(ctx context.Context, avoid *outLink, deadline int64) (*ou
 		if len(*s.links.Load()) > 0 {
 			continue
 		}
-		if err := await(changed, ctx.Done(), s.m.closed, timeAt(deadline)); err != nil {
+		if err := await(changed, ctx.Done(), s.m.closed, timeAt(at.deadline)); err != nil {
 			e := notExecuted(err)
 			e.Text = fmt.Sprintf("resolve %q: no endpoint: %s", s.name, e.Text)
 			return nil, e
@@ -122,6 +130,7 @@ func (s *Synapse) pick(ctx context.Context, avoid *outLink, deadline int64) (*ou
 		if err := s.m.err(); err != nil {
 			return nil, err
 		}
+		at.now = nanos()
 	}
 }
 

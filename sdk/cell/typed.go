@@ -4,6 +4,7 @@ import (
 	"io"
 	"iter"
 
+	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/flat"
 )
 
@@ -53,7 +54,7 @@ func unpack[T any, P message[T]](v Vesicle) (*T, error) {
 	defer v.Release()
 	m := new(T)
 	if err := P(m).ParseFlat(v.Bytes()); err != nil {
-		return nil, Invalid(err)
+		return nil, &sdk.Error{Code: sdk.CodeInvalid, Executed: sdk.ExecutedYes, Text: "decode stream message: " + err.Error()}
 	}
 	return m, nil
 }

@@ -35,29 +35,54 @@ func (v Vesicle) Release() {
 type chunk struct {
 	buf  []byte
 	refs atomic.Int32
-	pool *sync.Pool
+	pool *chunkPools
 }
 
 // The sizes of chunks: an idle link holds the smallest.
 const (
 	smallChunk = 4 << 10
 	largeChunk = 256 << 10
+	keepLarge  = 32 // large chunks kept for later: 8 MiB
 )
 
-// chunkPools holds chunks that nobody refers to.
-type chunkPools struct{ small, large sync.Pool }
+// chunkPools holds chunks that nobody refers to. Large ones are kept in a list
+// of their own: the garbage collector, which empties pools, would otherwise be
+// woken by the very chunks that it makes necessary.
+type chunkPools struct {
+	small sync.Pool
+	mu    sync.Mutex // guards large
+	large []*chunk
+}
 
 func (p *chunkPools) get(size int) *chunk {
-	pool, n := &p.small, smallChunk
+	c, n := (*chunk)(nil), smallChunk
 	if size > smallChunk {
-		pool, n = &p.large, largeChunk
+		n = largeChunk
+		p.mu.Lock()
+		if last := len(p.large) - 1; last >= 0 {
+			c, p.large = p.large[last], p.large[:last]
+		}
+		p.mu.Unlock()
+	} else {
+		c, _ = p.small.Get().(*chunk)
 	}
-	c, _ := pool.Get().(*chunk)
 	if c == nil {
-		c = &chunk{buf: make([]byte, n), pool: pool}
+		c = &chunk{buf: make([]byte, n), pool: p}
 	}
 	c.refs.Store(1)
 	return c
+}
+
+func (p *chunkPools) put(c *chunk) {
+	if len(c.buf) == smallChunk {
+		p.small.Put(c)
+		return
+	}
+	p.mu.Lock()
+	if len(p.large) < keepLarge {
+		p.large = append(p.large, c)
+	}
+	p.mu.Unlock()
 }
 
 func (c *chunk) retain() { c.refs.Add(1) }
@@ -71,7 +96,7 @@ func (c *chunk) release(b []byte) {
 func (c *chunk) drop() {
 	switch n := c.refs.Add(-1); {
 	case n == 0:
-		c.pool.Put(c)
+		c.pool.put(c)
 	case n < 0:
 		panic("cell: vesicle released twice")
 	}
