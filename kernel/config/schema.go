@@ -53,7 +53,7 @@ func Keys() []Key {
 var inherited = map[string]string{
 	"kernel.node":                   "(host name and directory)",
 	"cells.NAME.dir":                "(directory of the file)",
-	"cells.NAME.restart":            `"always", of a job "never"`,
+	"cells.NAME.restart":            `("always", of a job "never")`,
 	"cells.NAME.axons.NAME.links":   "(golgi.links)",
 	"cells.NAME.axons.NAME.retries": "(golgi.retries)",
 	"cells.NAME.axons.NAME.timeout": "(golgi.deadline)",

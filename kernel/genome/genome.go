@@ -31,7 +31,7 @@ type Kernel struct {
 	Metrics    string `json:"metrics"`     // host:port, empty: only on the admin socket
 	LogSize    Bytes  `json:"log_size"`    // a log file is rotated before it grows beyond
 	LogBackups int    `json:"log_backups"` // rotated files kept per log
-	LogRate    Bytes  `json:"log_rate"`    // per second and process, 0: as fast as the disk
+	LogRate    Bytes  `json:"log_rate"`    // per second and output stream, 0: as fast as the disk
 }
 
 // Golgi configures the pipeline of calls: which plugins serve it, and the
