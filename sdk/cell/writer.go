@@ -62,18 +62,25 @@ func newWriter(conn net.Conn) (*writer, error) {
 // drain writes b[n:], which did not fit into the socket, and then what came
 // after it. It is the only one that blocks in a write; busy is its mark.
 func (w *writer) drain(b []byte, n int) {
-	for ; ; n = 0 {
+	for ok := true; ok; n = 0 {
 		_, err := w.conn.Write(b[n:])
 		w.wrote(b, err)
-		w.mu.Lock()
-		b = w.take()
-		if len(b) == 0 || w.err != nil {
-			w.busy = false
-			w.mu.Unlock()
-			return
-		}
-		w.mu.Unlock()
+		b, ok = w.next()
 	}
+}
+
+// next takes the frames to write next, or gives up being the one who writes if
+// there are none.
+func (w *writer) next() (b []byte, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b = w.take()
+	if len(b) == 0 || w.err != nil {
+		w.spare = b[:0]
+		w.busy = false
+		return nil, false
+	}
+	return b, true
 }
 
 // take returns the frames to write next. The caller holds mu.
@@ -133,15 +140,10 @@ func (w *writer) unlock(crowd bool) {
 // flush writes until nothing is left or the socket is full.
 func (w *writer) flush() {
 	for {
-		w.mu.Lock()
-		b := w.take()
-		if len(b) == 0 || w.err != nil {
-			w.spare = b[:0]
-			w.busy = false
-			w.mu.Unlock()
+		b, ok := w.next()
+		if !ok {
 			return
 		}
-		w.mu.Unlock()
 		n, err := w.try(b)
 		if err == nil && n < len(b) {
 			w.wg.Go(func() { w.drain(b, n) })
