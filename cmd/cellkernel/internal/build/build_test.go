@@ -128,7 +128,9 @@ func (p *project) says(name string) string {
 }
 
 // prints is the source of a program.
-func prints(text string) string { return fmt.Sprintf("package main\n\nfunc main() { print(%q) }\n", text) }
+func prints(text string) string {
+	return fmt.Sprintf("package main\n\nfunc main() { print(%q) }\n", text)
+}
 
 func TestOnlyWhatChangedIsBuilt(t *testing.T) {
 	p := newProject(t, map[string]string{
