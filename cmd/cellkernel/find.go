@@ -151,13 +151,13 @@ func dialIn(ctx context.Context, path string) (*admin.Client, error) {
 	return c, err
 }
 
-// runBase returns the directories that hold run directories of this user.
-func runBases() []string {
-	bases := []string{fmt.Sprintf("/tmp/cellkernel-%d", os.Getuid())}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		bases = append([]string{filepath.Join(dir, "cellkernel")}, bases...)
+// runBase returns the directory that holds the run directories of this user's
+// kernels, by the rule they follow themselves.
+func runBase() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && ours(dir) {
+		return filepath.Join(dir, "cellkernel")
 	}
-	return bases
+	return fmt.Sprintf("/tmp/cellkernel-%d", os.Getuid())
 }
 
 // ours reports whether dir is a directory that only this user can change;
@@ -217,16 +217,15 @@ func running(ctx context.Context) []*admin.Client {
 
 // runDirs lists the run directories of this user.
 func runDirs() []string {
+	base := runBase()
+	if !ours(base) {
+		return nil
+	}
 	var dirs []string
-	for _, base := range runBases() {
-		if !ours(base) {
-			continue
-		}
-		entries, _ := os.ReadDir(base)
-		for _, e := range entries[:min(len(entries), maxRunDirs)] {
-			if e.IsDir() {
-				dirs = append(dirs, filepath.Join(base, e.Name()))
-			}
+	entries, _ := os.ReadDir(base)
+	for _, e := range entries[:min(len(entries), maxRunDirs)] {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(base, e.Name()))
 		}
 	}
 	return dirs
