@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	findWithin = 15 * time.Second
-	findPause  = 50 * time.Millisecond
-	countCalls = 2000 // to hear of every replica
+	eachWithin = 15 * time.Second // to hear of every replica
+	eachPause  = 10 * time.Millisecond
 )
 
 var errReply = errors.New("the reply is not the right one")
@@ -31,39 +30,32 @@ func newCells(m *cell.Membrane, name sdk.CellName, replicas int) *cells {
 	return &cells{load.NewWorkerClient(m.Synapse(name)), name, replicas}
 }
 
-// find waits until every replica has answered once.
-func (c *cells) find(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, findWithin)
+// each returns the counters of every replica. It calls until all have
+// answered, because who answers a call is not the caller's choice: one that
+// was slow a moment ago is left alone for a while.
+func (c *cells) each(ctx context.Context) (map[uint32]*load.Counts, error) {
+	ctx, cancel := context.WithTimeout(ctx, eachWithin)
 	defer cancel()
-	pause := time.NewTicker(findPause)
+	pause := time.NewTicker(eachPause)
 	defer pause.Stop()
+	seen := map[uint32]*load.Counts{}
 	for {
-		_, err := c.each(ctx)
-		if err == nil {
-			return nil
+		for range 10 * c.replicas {
+			n, err := c.client.Count(ctx, &load.Query{})
+			if err != nil {
+				return nil, fmt.Errorf("count calls of %q: %d of %d replicas answered: %w", c.name, len(seen), c.replicas, err)
+			}
+			seen[n.Replica] = n
+			if len(seen) == c.replicas {
+				return seen, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("find %q: %w (within %s)", c.name, err, findWithin)
+			return nil, fmt.Errorf("count calls of %q: %d of %d replicas answered within %s", c.name, len(seen), c.replicas, eachWithin)
 		case <-pause.C:
 		}
 	}
-}
-
-// each returns the counters of every replica.
-func (c *cells) each(ctx context.Context) (map[uint32]*load.Counts, error) {
-	seen := map[uint32]*load.Counts{}
-	for range countCalls {
-		n, err := c.client.Count(ctx, &load.Query{})
-		if err != nil {
-			return nil, fmt.Errorf("count calls of %q: %w", c.name, err)
-		}
-		seen[n.Replica] = n
-		if len(seen) == c.replicas {
-			return seen, nil
-		}
-	}
-	return nil, fmt.Errorf("count calls of %q: %d of %d replicas answered", c.name, len(seen), c.replicas)
 }
 
 // count implements server.

@@ -63,7 +63,7 @@ func parse(args []string) (options, error) {
 func coordinate(ctx context.Context, m *cell.Membrane, o options) error {
 	one, four := newCells(m, "echo", 1), newCells(m, "worker", o.replicas)
 	for _, c := range []*cells{one, four} {
-		if err := c.find(ctx); err != nil {
+		if _, err := c.each(ctx); err != nil {
 			return err
 		}
 	}
