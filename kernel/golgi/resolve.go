@@ -69,7 +69,12 @@ func (g *Golgi) resolve(s *seat, name sdk.CellName) ([]target, *sdk.Error) {
 	if cells, ok := r.Axons[name]; ok {
 		var out []target
 		for _, c := range cells {
-			out = append(out, target{cell: c})
+			if g.allowed(s, c) {
+				out = append(out, target{cell: c})
+			}
+		}
+		if len(out) == 0 && len(cells) > 0 {
+			return nil, sdk.Errorf(sdk.CodeDenied, "resolve %q: cell %q does not allow %q to call it", name, cells[0], s.id.Cell)
 		}
 		return out, nil
 	}
@@ -97,7 +102,7 @@ func (g *Golgi) tell(s *seat, name sdk.CellName) {
 			continue
 		}
 		for other := range g.byName[t.cell] {
-			if other != s && (t.replica == 0 || t.replica == other.id.Index) && g.allowed(s, t.cell) {
+			if other != s && (t.replica == 0 || t.replica == other.id.Index) {
 				m.Endpoints.Local = append(m.Endpoints.Local, other.endpoint())
 			}
 		}
