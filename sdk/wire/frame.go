@@ -15,7 +15,7 @@ const Major = 1
 // Limits of one frame.
 const (
 	HeaderSize  = 16
-	MaxPayload  = 64 << 10             // bytes of message in one frame
+	MaxPayload  = 64<<10 + 1<<10       // bytes of message in one frame: 64 KiB and the tables around them
 	MaxMeta     = 4 << 10              // bytes of metadata of one request
 	MaxBody     = MaxPayload + MaxMeta // bytes of body
 	FragmentLen = 32 << 10             // bytes of message in each frame of a larger message
