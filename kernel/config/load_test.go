@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -278,7 +279,12 @@ func TestWrongSettings(t *testing.T) {
 }
 
 func TestUnreadable(t *testing.T) {
+	var keys strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintf(&keys, "k%d=1\n", i)
+	}
 	t.Chdir(files(t, map[string]string{
+		"keys.toml": keys.String(),
 		"big.toml":  strings.Repeat("# comment\n", 1<<17),
 		"bin.toml":  "a = \"\xff\"",
 		"ok.toml":   "[cells.a]\ncommand = [\"true\"]\n",
@@ -292,6 +298,7 @@ func TestUnreadable(t *testing.T) {
 	wantErrors(t, config.Sources{File: "big.toml"}, "big.toml: larger than 1048576 bytes")
 	wantErrors(t, config.Sources{File: "bin.toml"}, "bin.toml: not valid UTF-8")
 	wantErrors(t, config.Sources{File: "dir.toml"}, "dir.toml/genome.toml: no such file or directory")
+	wantErrors(t, config.Sources{File: "keys.toml"}, "keys.toml: more than 32768 keys")
 	wantErrors(t, config.Sources{File: "deep.toml"}, "deep.toml: more than 16 tables and arrays within each other")
 	wantErrors(t, config.Sources{File: "dots.toml"}, "dots.toml:1:1: more than 16 tables within each other")
 	wantErrors(t, config.Sources{File: "ok.toml", Overlays: []string{"none.toml", "/dev/zero"}},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -18,8 +17,9 @@ import (
 // Bounds of one file.
 const (
 	maxFile  = 1 << 20 // bytes
-	maxDepth = 16      // tables within tables
-	maxKey   = 256     // bytes of one key
+	maxKeys  = 1 << 15
+	maxDepth = 16  // tables within tables
+	maxKey   = 256 // bytes of one key
 )
 
 // A span is where something is written in a file.
@@ -137,6 +137,9 @@ func (d *document) locate() *Error {
 			d.places = append(d.places, place{path: table, key: at, value: at})
 		case unstable.KeyValue:
 			d.keyValue(lines, table, e)
+		}
+		if len(d.places) > maxKeys {
+			return &Error{Message: fmt.Sprintf("more than %d keys", maxKeys)}
 		}
 		if len(table)+len(keys) > maxDepth {
 			e := &Error{Message: fmt.Sprintf("more than %d tables within each other", maxDepth)}
@@ -259,16 +262,19 @@ func (x *lineIndex) span(from, to int) span {
 	}
 }
 
-var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-
 // keyText renders a path as TOML would write it: cells.worker.env."A B".
 func keyText(path []string) string {
 	parts := make([]string, len(path))
 	for i, p := range path {
 		parts[i] = p
-		if !bareKey.MatchString(p) {
+		if p == "" || strings.ContainsFunc(p, notBare) {
 			parts[i] = fmt.Sprintf("%q", p)
 		}
 	}
 	return strings.Join(parts, ".")
+}
+
+// notBare reports whether a key with r has to be quoted.
+func notBare(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-')
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 )
 
-// TestDiskFull fills a real file system of 256 KiB, makes room again, and
-// counts: every line is stored or part of a noted loss.
-func TestDiskFull(t *testing.T) {
+// smallDisk mounts a file system of 256 KiB, half of it taken by ballast.
+func smallDisk(t *testing.T) (dir, ballast string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a file system needs root")
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
 		t.Skipf("mount tmpfs: %v", err)
 	}
@@ -29,10 +29,17 @@ func TestDiskFull(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	ballast := filepath.Join(dir, "ballast")
+	ballast = filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 128<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dir, ballast
+}
+
+// TestDiskFull fills a real file system, makes room again, and counts: every
+// line is stored or part of a noted loss.
+func TestDiskFull(t *testing.T) {
+	dir, ballast := smallDisk(t)
 	synctest.Test(t, func(t *testing.T) {
 		troubles := make(chan vacuole.Trouble, 10)
 		v := open(t, dir, vacuole.Options{Trouble: func(tr vacuole.Trouble) { troubles <- tr }})
