@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/genome"
@@ -163,7 +164,25 @@ func (k *Kernel) steps(old, g *genome.Genome, wanted []sdk.CellName) []genome.Ch
 			steps = append(steps, genome.Change{Op: genome.OpAdd, Key: "cells." + string(name), Cell: name})
 		}
 	}
-	return steps
+	return append(steps, k.scaledByHand(g, wanted, steps)...)
+}
+
+// scaledByHand lists cells whose number was changed since by "scale": the file
+// decides again.
+func (k *Kernel) scaledByHand(g *genome.Genome, wanted []sdk.CellName, steps []genome.Change) []genome.Change {
+	var more []genome.Change
+	for _, name := range wanted {
+		spec, err := k.cells.Spec(name)
+		if err != nil || spec.Replicas == g.Cells[name].Replicas ||
+			slices.ContainsFunc(steps, func(c genome.Change) bool { return c.Cell == name && c.Op != genome.OpUpdate }) {
+			continue
+		}
+		more = append(more, genome.Change{
+			Op: genome.OpScale, Key: "cells." + string(name), Cell: name,
+			From: strconv.Itoa(spec.Replicas), To: strconv.Itoa(g.Cells[name].Replicas),
+		})
+	}
+	return more
 }
 
 // rebuilt makes sure that a cell whose program changed is replaced.

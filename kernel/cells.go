@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -346,10 +347,17 @@ func (k *Kernel) pluginChanged(s catalog.Status) {
 	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p})
 }
 
-// cellChanged publishes a replica's state.
+// cellChanged publishes a replica's state, and with it that of its cell.
 func (k *Kernel) cellChanged(s supervisor.Status) {
 	p := cellProcess(s)
-	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p})
+	k.mu.Lock()
+	defer k.mu.Unlock() // so that two events of a cell are in order
+	if k.last[s.Cell] == nil {
+		k.last[s.Cell] = make(map[int]supervisor.Status)
+	}
+	k.last[s.Cell][s.Index] = s
+	st := cellStatus(k.genome, s.Cell, slices.Collect(maps.Values(k.last[s.Cell])))
+	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p, Cell: &st})
 }
 
 func (k *Kernel) note(text string) {

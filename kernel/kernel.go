@@ -81,7 +81,7 @@ type Kernel struct {
 	wanted  []sdk.CellName // cells that run, in the order in which they start
 	built   map[sdk.CellName]binary
 	state   admin.State
-	inits   map[supervisor.Replica]string // states last published
+	last    map[sdk.CellName]map[int]supervisor.Status // as published
 }
 
 var _ admin.Kernel = (*Kernel)(nil)
@@ -95,7 +95,7 @@ func New(opt Options) *Kernel {
 		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
 		down: make(chan admin.DownRequest, 1), drained: make(chan struct{}), started: make(chan struct{}),
 		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
-		state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
+		last: make(map[sdk.CellName]map[int]supervisor.Status), state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
 	}
 }
 

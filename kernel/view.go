@@ -12,6 +12,7 @@ import (
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/catalog"
+	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -143,17 +144,21 @@ func (k *Kernel) cellStatuses() []admin.CellStatus {
 	}
 	list := []admin.CellStatus{}
 	for _, name := range wanted {
-		c := g.Cells[name]
-		if c == nil {
-			continue
-		}
-		st := admin.CellStatus{Name: name, Want: len(byCell[name]), State: admin.StateReady, Job: c.Job, Main: g.Workspace.Main == name}
-		for _, s := range byCell[name] {
-			sum(&st, s)
-		}
-		list = append(list, st)
+		list = append(list, cellStatus(g, name, byCell[name]))
 	}
 	return list
+}
+
+// cellStatus sums up the replicas of one cell.
+func cellStatus(g *genome.Genome, name sdk.CellName, replicas []supervisor.Status) admin.CellStatus {
+	st := admin.CellStatus{Name: name, Want: len(replicas), State: admin.StateReady, Main: g.Workspace.Main == name}
+	if c := g.Cells[name]; c != nil {
+		st.Job = c.Job
+	}
+	for _, s := range replicas {
+		sum(&st, s)
+	}
+	return st
 }
 
 // gravity orders states: a cell is in the gravest state of its replicas.
@@ -163,12 +168,17 @@ var gravity = [...]supervisor.State{
 }
 
 func sum(st *admin.CellStatus, s supervisor.Status) {
-	if s.State == supervisor.Ready {
+	switch s.State {
+	case supervisor.Ready:
 		st.Ready++
+	case supervisor.Done:
+		st.Want-- // it has done what was wanted
 	}
 	if slices.Index(gravity[:], s.State) > slices.Index(gravity[:], supervisor.State(st.State)) {
 		st.State = admin.State(s.State)
-		st.Detail = fmt.Sprintf("%s#%d %s", s.Cell, s.Index, s.Reason)
+		if s.State != supervisor.Done {
+			st.Detail = fmt.Sprintf("%s#%d %s", s.Cell, s.Index, s.Reason)
+		}
 	}
 }
 
