@@ -26,13 +26,14 @@ type runner struct {
 	log    sink
 	tail   tail
 
-	pid    atomic.Int64
-	mu     sync.Mutex // guards proc and killed
-	proc   Process
-	killed bool
-	exited chan struct{} // closed once err is set
-	err    error
-	pipes  sync.WaitGroup
+	pid     atomic.Int64
+	greeted atomic.Bool // the handshake line was seen
+	mu      sync.Mutex  // guards proc and killed
+	proc    Process
+	killed  bool
+	exited  chan struct{} // closed once err is set
+	err     error
+	pipes   sync.WaitGroup
 
 	handR, errR *io.PipeReader // what go-plugin reads
 	handW, errW *io.PipeWriter
@@ -80,6 +81,7 @@ func (r *runner) readStdout(stdout io.Reader) {
 			return
 		}
 		found = true
+		r.greeted.Store(true)
 		// Nobody reads once go-plugin gave up; wait closes the pipe then.
 		_, _ = r.handW.Write(append(line, '\n'))
 	})
@@ -139,6 +141,23 @@ func (r *runner) Kill(context.Context) error {
 		return nil
 	}
 	return proc.Kill()
+}
+
+// settle waits, after Kill, until the last words of the process are read. It
+// does not wait for a process that can not be killed, or never was.
+func (r *runner) settle() {
+	r.mu.Lock()
+	proc := r.proc
+	r.mu.Unlock()
+	if proc == nil {
+		return
+	}
+	timer := time.NewTimer(2 * pipeGrace)
+	defer timer.Stop()
+	select {
+	case <-r.exited:
+	case <-timer.C:
+	}
 }
 
 // PluginToHost refuses every address but a socket in the private directory.

@@ -166,6 +166,7 @@ func (s *starter) connected(err error, result <-chan error, pending bool) error 
 	if pending {
 		<-result
 	}
+	s.runner.settle()
 	err = s.explain(err)
 	s.release()
 	return err
@@ -221,6 +222,9 @@ func dialOptions() []grpc.DialOption {
 
 func (s *starter) dial() error {
 	proto, err := s.gp.Client()
+	if err != nil && !s.runner.greeted.Load() {
+		return errors.New("it never said that it is a plugin")
+	}
 	if err != nil {
 		return err
 	}
@@ -262,8 +266,8 @@ func (s *starter) release() {
 func (s *starter) explain(err error) error {
 	select {
 	case <-s.runner.exited:
-		if s.runner.err != nil {
-			err = fmt.Errorf("%w (the process ended: %v)", err, s.runner.err)
+		if s.runner.err != nil && s.runner.err.Error() != "signal: killed" { // not by us
+			err = fmt.Errorf("%w; the process ended with %v", err, s.runner.err)
 		}
 	default:
 	}

@@ -31,7 +31,7 @@ func (t *transportServer) Dial(ctx context.Context, req *pluginpb.DialRequest) (
 	if err != nil {
 		return nil, err
 	}
-	addr, err := addressOf(req.GetAddress())
+	addr, err := t.address(req.GetAddress())
 	if err != nil {
 		return nil, err
 	}
@@ -80,10 +80,14 @@ func addrText(a net.Addr) string {
 	return clip(a.String(), maxHost)
 }
 
-func addressOf(a *pluginpb.Address) (sdk.Addr, error) {
+// address spares every author to check the scheme, which is the plugin's name.
+func (t *transportServer) address(a *pluginpb.Address) (sdk.Addr, error) {
 	addr := sdk.Addr{Scheme: a.GetScheme(), Host: a.GetHost(), Hint: a.GetHint()}
 	if err := addr.Validate(); err != nil {
 		return addr, sdk.Errorf(sdk.CodeInvalid, "%v", err)
+	}
+	if addr.Scheme != t.plugin.name {
+		return addr, sdk.Errorf(sdk.CodeInvalid, "address %q: want the scheme %s", addr, t.plugin.name)
 	}
 	return addr, nil
 }
@@ -101,7 +105,7 @@ func (t *transportServer) Listen(stream listenStream) error {
 	if err != nil {
 		return err
 	}
-	addr, err := addressOf(first.GetOpen())
+	addr, err := t.address(first.GetOpen())
 	if err != nil {
 		return err
 	}
