@@ -14,12 +14,16 @@ import (
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
-// isManifest tells a file from the name of a cell.
+// isManifest tells a file, or a directory that holds one, from the name of a
+// cell: cells often live in directories of their name.
 func isManifest(word string) bool {
-	if strings.ContainsRune(word, os.PathSeparator) || strings.HasSuffix(word, ".toml") {
+	if strings.ContainsRune(word, os.PathSeparator) || strings.HasSuffix(word, ".toml") || word == "." || word == ".." {
 		return true
 	}
-	_, err := os.Stat(word)
+	info, err := os.Stat(word)
+	if err == nil && info.IsDir() {
+		_, err = os.Stat(filepath.Join(word, "genome.toml"))
+	}
 	return err == nil
 }
 
