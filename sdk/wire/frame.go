@@ -60,9 +60,24 @@ const (
 	FlagMeta Flags = 1 << 1 // request: the body begins with metadata
 	FlagJSON Flags = 1 << 2 // the message is JSON, not FlatBuffers
 	FlagEnd  Flags = 1 << 3 // message: the sender's last one
-	FlagNone Flags = 1 << 4 // message or reply: carries no message at all
-	flagsAll Flags = 1<<5 - 1
+	FlagNone Flags = 1 << 4 // request, reply or message: carries no message at all
 )
+
+// A rule says which frames of a kind are well formed.
+type rule struct {
+	flags Flags // that may be set
+	body  bool  // there may be one
+}
+
+var rules = [kindEnd]rule{
+	KindSettings: {FlagMore | FlagJSON, true},
+	KindRequest:  {FlagMore | FlagMeta | FlagJSON | FlagNone, true},
+	KindReply:    {FlagMore | FlagJSON | FlagNone, true},
+	KindError:    {0, true},
+	KindMessage:  {FlagMore | FlagJSON | FlagEnd | FlagNone, true},
+	KindFragment: {FlagMore, true},
+	KindGoAway:   {0, true},
+}
 
 // A Header is the first 16 bytes of a frame.
 type Header struct {
@@ -99,15 +114,30 @@ func ParseHeader(b []byte) (Header, error) {
 }
 
 func (h Header) check() error {
-	switch {
-	case h.Kind == 0 || h.Kind >= kindEnd:
+	if h.Kind == 0 || h.Kind >= kindEnd {
 		return fmt.Errorf("parse frame: unknown kind %d", h.Kind)
-	case h.Flags&^flagsAll != 0:
+	}
+	r := &rules[h.Kind]
+	switch {
+	case h.Flags&^r.flags != 0:
 		return fmt.Errorf("parse frame: %s: unknown flags %#x", h.Kind, uint8(h.Flags))
-	case h.Size > MaxBody:
-		return fmt.Errorf("parse frame: %s: body of %d bytes: at most %d", h.Kind, h.Size, MaxBody)
-	case h.Size > MaxPayload && h.Flags&FlagMeta == 0:
-		return fmt.Errorf("parse frame: %s: payload of %d bytes: at most %d", h.Kind, h.Size, MaxPayload)
+	case h.Size > MaxPayload && (h.Size > MaxBody || h.Flags&FlagMeta == 0):
+		return fmt.Errorf("parse frame: %s: body of %d bytes: at most %d", h.Kind, h.Size, MaxPayload)
+	case h.Size > 0 && !r.body:
+		return fmt.Errorf("parse frame: %s: body of %d bytes: at most 0", h.Kind, h.Size)
+	case h.Flags&(FlagMore|FlagEnd|FlagNone) != 0:
+		return h.checkParts()
+	}
+	return nil
+}
+
+// checkParts refuses combinations of flags that have no meaning: no message
+// goes on, the last one of a stream fits into its frame, and a stream without
+// a message says at least that it ends.
+func (h Header) checkParts() error {
+	none, more, end := h.Flags&FlagNone != 0, h.Flags&FlagMore != 0, h.Flags&FlagEnd != 0
+	if more && (none || end) || none && h.Kind == KindMessage && !end || none && h.Size > 0 && h.Flags&FlagMeta == 0 {
+		return fmt.Errorf("parse frame: %s: flags %#x with a body of %d bytes", h.Kind, uint8(h.Flags), h.Size)
 	}
 	return nil
 }

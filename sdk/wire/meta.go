@@ -52,6 +52,11 @@ func SplitMeta(body []byte) (meta, message []byte, err error) {
 	if n > MaxMeta-4 || pad8(int(n)+4) > len(body) {
 		return nil, nil, errMeta
 	}
+	for _, c := range body[4+n : pad8(int(n)+4)] {
+		if c != 0 {
+			return nil, nil, errMeta
+		}
+	}
 	return body[4 : 4+n], body[pad8(int(n)+4):], nil
 }
 

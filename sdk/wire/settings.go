@@ -1,8 +1,8 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -38,7 +38,7 @@ type Method struct {
 	Out        string `json:"out,omitempty"` // layout
 }
 
-// MaxMethods bounds the methods of one table.
+// MaxMethods bounds the methods of one table, its services counted with them.
 const MaxMethods = 4096
 
 // AppendSettings appends s as a settings message.
@@ -60,16 +60,16 @@ func ParseSettings(b []byte) (Settings, error) {
 	if len(b) > MaxSettings {
 		return s, fmt.Errorf("parse settings: %d bytes: at most %d", len(b), MaxSettings)
 	}
-	if err := json.NewDecoder(bytes.NewReader(b)).Decode(&s); err != nil {
+	if err := json.Unmarshal(b, &s); err != nil {
 		return s, fmt.Errorf("parse settings: %w", err)
 	}
 	if s.Major != Major {
 		return s, fmt.Errorf("parse settings: other side speaks version %d, this side %d", s.Major, Major)
 	}
 	if s.Calls < 0 || s.Budget < 0 || s.Message < 0 || s.Window < 0 {
-		return s, fmt.Errorf("parse settings: negative limit")
+		return s, errors.New("parse settings: negative limit")
 	}
-	n := 0
+	n := len(s.Services) // an empty service costs memory, too
 	for _, svc := range s.Services {
 		n += len(svc.Methods)
 		for _, m := range svc.Methods {
@@ -79,7 +79,7 @@ func ParseSettings(b []byte) (Settings, error) {
 		}
 	}
 	if n > MaxMethods {
-		return s, fmt.Errorf("parse settings: %d methods: at most %d", n, MaxMethods)
+		return s, fmt.Errorf("parse settings: %d services and methods: at most %d", n, MaxMethods)
 	}
 	return s, nil
 }
