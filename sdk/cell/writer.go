@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,9 +16,11 @@ import (
 )
 
 const (
-	highWater = 512 << 10 // bytes waiting to be written before senders wait
-	hardWater = 8 << 20   // bytes of answers nobody reads before the link is ended
-	keepWater = 1 << 20   // larger buffers are not kept
+	highWater = 512 << 10        // bytes waiting to be written before senders wait
+	hardWater = 8 << 20          // bytes of answers nobody reads before the link is ended
+	keepWater = 1 << 20          // larger buffers are not kept
+	stallSize = 256 << 10        // bytes of one blocking write
+	stallTime = 30 * time.Second // in which the socket must take some of them
 )
 
 // errLinkClosed is the reason of a link that this side ended.
@@ -63,10 +66,29 @@ func newWriter(conn net.Conn) (*writer, error) {
 // after it. It is the only one that blocks in a write; busy is its mark.
 func (w *writer) drain(b []byte, n int) {
 	for ok := true; ok; n = 0 {
-		_, err := w.conn.Write(b[n:])
+		err := w.push(b[n:])
 		w.wrote(b, err)
 		b, ok = w.next()
 	}
+}
+
+// push writes b, and gives up when the other side takes none of it for long:
+// those who wait for room may hold what others need.
+func (w *writer) push(b []byte) error {
+	defer w.conn.SetWriteDeadline(time.Time{})
+	for len(b) > 0 {
+		w.conn.SetWriteDeadline(time.Now().Add(stallTime))
+		n, err := w.conn.Write(b[:min(len(b), stallSize)])
+		b = b[n:]
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("other side does not read: nothing taken for %s", stallTime)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // next takes the frames to write next, or gives up being the one who writes if
