@@ -75,6 +75,7 @@ func (c *Call) Reply(m flat.Message) error {
 		h.Flags, m = wire.FlagJSON, new(bytesMessage(b))
 	}
 	l := c.link
+	c.seal()
 	if !l.take(c.id, c.ctx) {
 		return nil
 	}
@@ -105,8 +106,8 @@ func (c *Call) run() {
 		c.fail(err)
 	}
 	ctx.cancel(context.Canceled)
+	c.seal()
 	if ctx.stream != nil {
-		ctx.stream.finish(Vesicle{}, sdk.Errorf(sdk.CodeCancelled, "stream: the handler has returned"))
 		ctx.stream.drop()
 	}
 	c.recycle()
@@ -119,8 +120,20 @@ func (c *Call) run() {
 // fail ends the call with an error, if nothing has ended it yet.
 func (c *Call) fail(err error) {
 	e := sdk.AsError(err)
+	c.seal()
 	if c.link.take(c.id, c.ctx) {
 		c.link.refuse(c.id, e)
+	}
+}
+
+// seal ends the handler's use of its stream, if it has one: the frame that
+// ends the call is the last.
+func (c *Call) seal() {
+	if s := c.ctx.stream; s != nil {
+		s.finish(Vesicle{}, sdk.Errorf(sdk.CodeCancelled, "stream: the call has ended"))
+		s.sendMu.Lock() // a message that is being sent goes first
+		s.scratch = nil
+		s.sendMu.Unlock()
 	}
 }
 

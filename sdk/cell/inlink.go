@@ -80,11 +80,8 @@ func (l *inLink) stop(ctx *callContext, err error) {
 }
 
 func (l *inLink) handle(h wire.Header, body []byte) error {
-	if h.Kind == wire.KindSettings {
+	if h.Kind == wire.KindSettings || !l.greeted() {
 		return l.settings(h, body)
-	}
-	if !l.greeted() {
-		return fmt.Errorf("%s before settings", h.Kind)
 	}
 	switch h.Kind {
 	case wire.KindRequest:
@@ -116,7 +113,9 @@ func (l *inLink) handleCall(h wire.Header, body []byte) error {
 	}
 	switch h.Kind {
 	case wire.KindCancel:
-		if l.take(h.Call, ctx) {
+		if ctx.stream != nil {
+			l.stop(ctx, context.Canceled) // its handler may be in the middle of a message: it sends the end
+		} else if l.take(h.Call, ctx) {
 			l.stop(ctx, context.Canceled)
 			l.refuse(h.Call, &sdk.Error{Code: sdk.CodeCancelled, Text: "cancelled by the caller"})
 		}
@@ -130,10 +129,13 @@ func (l *inLink) handleCall(h wire.Header, body []byte) error {
 	if ctx.stream == nil {
 		return fmt.Errorf("%s for call %d, which does not stream", h.Kind, h.Call)
 	}
-	if h.Kind == wire.KindFragment {
-		return ctx.stream.fragment(h, body)
+	err := ctx.stream.take(h, body, l.r)
+	if e := (*sdk.Error)(nil); errors.As(err, &e) {
+		ctx.stream.finish(Vesicle{}, e)
+		l.stop(ctx, context.Canceled)
+		return nil
 	}
-	return ctx.stream.message(h, body, l.r)
+	return err
 }
 
 // request begins a call, or refuses it. A refusal means it was not executed.
@@ -153,6 +155,9 @@ func (l *inLink) request(h wire.Header, body []byte) error {
 		}
 		body = message
 	}
+	if h.Flags&wire.FlagNone != 0 && len(body) > 0 || len(body) > wire.MaxPayload {
+		return fmt.Errorf("request with a message of %d bytes", len(body))
+	}
 	if e := l.admit(h, len(body)); e != nil {
 		l.refuse(h.Call, e)
 		return nil
@@ -169,8 +174,7 @@ func (l *inLink) request(h wire.Header, body []byte) error {
 		c.small = append(c.small[:0], body...)
 		c.request = Vesicle{b: c.small}
 	} else {
-		l.r.c.retain()
-		c.request = Vesicle{body, l.r.c}
+		c.request = l.r.lease(body)
 	}
 	l.start(c)
 	return nil
@@ -185,6 +189,8 @@ func (l *inLink) admit(h wire.Header, size int) *sdk.Error {
 		return sdk.Errorf(sdk.CodeNotFound, "route to %q: no method %d", l.m.welcome.Cell, h.Aux)
 	case l.held.Load()+int64(size) > maxBudget:
 		return sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d bytes of requests are in flight", l.m.welcome.Cell, l.held.Load())
+	case l.active.Load() >= maxRunning:
+		return sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d handlers run for this caller", l.m.welcome.Cell, maxRunning)
 	}
 	return nil
 }
@@ -198,6 +204,7 @@ func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
 	}
 	if c.method.desc.Shape != Unary {
 		c.ctx.stream = newStream(l.link, h.Call, c.method.desc.Shape.streamsIn())
+		c.ctx.stream.held = &l.held
 	}
 	return c
 }

@@ -17,9 +17,12 @@ import (
 // What this side accepts on one link.
 const (
 	maxCalls   = 1024      // calls in flight
-	maxBudget  = 64 << 20  // bytes of requests in flight
+	maxRunning = 2048      // handlers at once, those that have lost or ended their call counted
+	maxBudget  = 64 << 20  // bytes of requests in flight, and of streams beyond their windows
 	maxMessage = 16 << 20  // bytes of one message
-	window     = 256 << 10 // bytes of stream messages not yet received by user code
+	window     = 256 << 10 // cost of stream messages not yet received by user code
+	overhead   = 64        // bytes that a stream message costs besides its own
+	maxPinned  = 128       // receive buffers that leases may keep from being used again
 	smallBody  = 2 << 10   // longer bodies are leased where they lie, shorter ones copied
 )
 
@@ -69,17 +72,22 @@ func (l *link) hello(table []wire.Service) error {
 	return l.send(wire.Header{Kind: wire.KindSettings, Flags: wire.FlagJSON}, new(bytesMessage(b)), bound{})
 }
 
-// settings takes one frame of the other side's settings.
+// settings takes one frame of the other side's settings, before which nothing
+// else may come.
 func (l *link) settings(h wire.Header, body []byte) error {
-	select {
-	case <-l.ready:
+	switch {
+	case l.greeted():
 		return errors.New("settings came twice")
-	default:
+	case l.greet == nil && h.Kind != wire.KindSettings, l.greet != nil && (h.Kind != wire.KindFragment || h.Call != 0):
+		return fmt.Errorf("%s before settings", h.Kind)
 	}
 	if len(l.greet)+len(body) > wire.MaxSettings {
 		return fmt.Errorf("settings of more than %d bytes", wire.MaxSettings)
 	}
 	l.greet = append(l.greet, body...)
+	if l.greet == nil {
+		l.greet = []byte{}
+	}
 	if h.Flags&wire.FlagMore != 0 {
 		return nil
 	}
@@ -92,8 +100,7 @@ func (l *link) settings(h wire.Header, body []byte) error {
 	return nil
 }
 
-// greeted reports whether the other side's settings have arrived; nothing
-// else may come before them.
+// greeted reports whether the other side's settings have arrived.
 func (l *link) greeted() bool {
 	select {
 	case <-l.ready:

@@ -106,11 +106,8 @@ func (l *outLink) failCalls(err error) {
 }
 
 func (l *outLink) handle(h wire.Header, body []byte) error {
-	if h.Kind == wire.KindSettings {
+	if h.Kind == wire.KindSettings || !l.greeted() {
 		return l.settings(h, body)
-	}
-	if !l.greeted() {
-		return fmt.Errorf("%s before settings", h.Kind)
 	}
 	switch h.Kind {
 	case wire.KindReply, wire.KindError, wire.KindMessage, wire.KindFragment, wire.KindCredit:
@@ -131,7 +128,11 @@ func (l *outLink) handle(h wire.Header, body []byte) error {
 // handleCall takes a frame that belongs to a call.
 func (l *outLink) handleCall(h wire.Header, body []byte) error {
 	s := l.slots.at(h.Call)
-	if s == nil || s.state.Load() == slotFree {
+	if s == nil {
+		return fmt.Errorf("%s for call %d, which is not in flight", h.Kind, h.Call)
+	}
+	switch s.state.Load() {
+	case slotFree, slotDone, slotLate: // its result may be in somebody's hands
 		return fmt.Errorf("%s for call %d, which is not in flight", h.Kind, h.Call)
 	}
 	switch h.Kind {
@@ -148,14 +149,14 @@ func (l *outLink) handleCall(h wire.Header, body []byte) error {
 			if s.stream == nil {
 				return fmt.Errorf("fragment for call %d without a beginning", h.Call)
 			}
-			return s.stream.fragment(h, body)
+			return s.stream.take(h, body, l.r)
 		}
 		return l.replyPart(s, h, body)
 	case wire.KindMessage:
 		if s.stream == nil {
 			return fmt.Errorf("stream message for call %d, which does not stream", h.Call)
 		}
-		return s.stream.message(h, body, l.r)
+		return s.stream.take(h, body, l.r)
 	case wire.KindCredit:
 		if s.stream != nil {
 			s.stream.grant(h.Value)
@@ -177,8 +178,7 @@ func (l *outLink) reply(s *slot, h wire.Header, body []byte) error {
 		s.small = append(s.small[:0], body...)
 		l.end(s, Vesicle{s.small, s}, nil)
 	default:
-		l.r.c.retain()
-		l.end(s, Vesicle{body, l.r.c}, nil)
+		l.end(s, l.r.lease(body), nil)
 	}
 	return nil
 }

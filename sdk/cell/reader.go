@@ -17,13 +17,33 @@ type reader struct {
 	r, w  int // c.buf[r:w] is read but not yet parsed; r is a multiple of 8
 	calm  int // reads in a row that would have fitted a small chunk
 	bytes atomic.Uint64
-	now   int64 // nanos of the last read
+	now   int64        // nanos of the last read
+	live  atomic.Int32 // chunks in use: c and those that leases keep
 }
 
 const calmReads = 64 // small reads before a large chunk is given back
 
 func newReader(src io.Reader, pools *chunkPools) *reader {
-	return &reader{src: src, pools: pools, c: pools.get(smallChunk)}
+	r := &reader{src: src, pools: pools}
+	r.c = r.chunk(smallChunk)
+	return r
+}
+
+func (r *reader) chunk(size int) *chunk {
+	c := r.pools.get(size)
+	c.live = &r.live
+	r.live.Add(1)
+	return c
+}
+
+// lease returns body, which lies in r.c, as a message. It is copied when too
+// many chunks are leased: a few bytes that are kept for long keep all of theirs.
+func (r *reader) lease(body []byte) Vesicle {
+	if r.live.Load() > maxPinned {
+		return Vesicle{b: append([]byte(nil), body...)}
+	}
+	r.c.retain()
+	return Vesicle{body, r.c}
 }
 
 // next returns the next frame. The body lies in r.c and stays there until the
@@ -104,7 +124,7 @@ func (r *reader) size() int {
 
 // move goes on in another chunk.
 func (r *reader) move(size int) {
-	c := r.pools.get(size)
+	c := r.chunk(size)
 	n := copy(c.buf, r.c.buf[r.r:r.w])
 	r.c.drop()
 	r.c, r.r, r.w = c, 0, n

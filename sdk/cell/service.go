@@ -83,8 +83,8 @@ func (m *Membrane) Register(d *Desc, handlers ...Handler) {
 		})
 	}
 	m.table = append(m.table, s)
-	if len(m.methods) > wire.MaxMethods {
-		panic(fmt.Sprintf("cell: %d methods: at most %d", len(m.methods), wire.MaxMethods))
+	if n := len(m.methods) + len(m.table); n > wire.MaxMethods {
+		panic(fmt.Sprintf("cell: %d services and methods: at most %d", n, wire.MaxMethods))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/flat"
@@ -21,6 +22,7 @@ type Stream struct {
 	slot *slot    // on the client's side
 	json *MethodDesc
 	stop <-chan struct{} // of the caller's context
+	held *atomic.Int64   // on the server's side: the link's bytes of requests
 
 	sendMu  sync.Mutex // guards scratch and the order of sends
 	scratch bytesMessage
@@ -29,6 +31,7 @@ type Stream struct {
 	queue    []Vesicle
 	taken    int // bytes received by user code and not yet granted again
 	unread   int // bytes received and not yet granted again
+	over     int // those beyond the window, which are counted in held
 	part     []byte
 	partial  bool // part is the beginning of a message
 	inEnd    bool // the other side sent its last message
@@ -76,47 +79,70 @@ func wakeUp(c chan struct{}) {
 	}
 }
 
-// message takes a message from the other side. Only the reader calls it.
-func (s *Stream) message(h wire.Header, body []byte, r *reader) error {
+// take takes a message, or more of one, from the other side. Only the reader
+// calls it. An *[sdk.Error] ends the call, any other the link.
+func (s *Stream) take(h wire.Header, body []byte, r *reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer wakeUp(s.news)
 	if s.finished {
 		return nil // crossed the end of the call
 	}
+	if h.Kind == wire.KindFragment {
+		return s.fragment(h, body)
+	}
+	return s.message(h, body, r)
+}
+
+// message takes a message or its beginning. The caller holds mu.
+func (s *Stream) message(h wire.Header, body []byte, r *reader) error {
+	defer wakeUp(s.news)
 	if s.inEnd || s.partial {
 		return fmt.Errorf("stream message for call %d out of order", s.id)
 	}
-	if s.unread > window {
+	s.inEnd = h.Flags&wire.FlagEnd != 0
+	if h.Flags&wire.FlagNone != 0 {
+		return nil
+	}
+	if s.unread >= window {
 		return fmt.Errorf("stream message for call %d beyond the window", s.id)
 	}
-	s.inEnd = h.Flags&wire.FlagEnd != 0
-	s.unread += len(body)
+	if err := s.hold(len(body) + overhead); err != nil {
+		return err
+	}
 	switch {
 	case h.Flags&wire.FlagMore != 0:
 		s.part, s.partial = append(make([]byte, 0, 2*len(body)), body...), true
-	case h.Flags&wire.FlagNone != 0:
 	case len(body) <= smallBody:
 		s.queue = append(s.queue, Vesicle{b: append([]byte(nil), body...)})
 	default:
-		r.c.retain()
-		s.queue = append(s.queue, Vesicle{body, r.c})
+		s.queue = append(s.queue, r.lease(body))
 	}
 	return nil
 }
 
-// fragment takes more of a long message.
-func (s *Stream) fragment(h wire.Header, body []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.finished {
-		return nil
+// hold counts n more bytes as received, or as used if n is negative. What the
+// window promised is always taken; one long message may go beyond it, and all
+// of those together only as far as requests may. The caller holds mu.
+func (s *Stream) hold(n int) error {
+	s.unread += n
+	over := max(0, s.unread-window)
+	more := int64(over - s.over)
+	s.over = over
+	if s.held != nil && more != 0 && s.held.Add(more) > maxBudget && more > 0 {
+		return &sdk.Error{Code: sdk.CodeOverloaded, Executed: sdk.ExecutedYes, Text: fmt.Sprintf("stream: %d bytes of long messages are in flight", maxBudget)}
 	}
+	return nil
+}
+
+// fragment takes more of a long message. The caller holds mu.
+func (s *Stream) fragment(h wire.Header, body []byte) error {
 	if !s.partial || len(s.part)+len(body) > maxMessage {
 		return fmt.Errorf("fragment for call %d: without a beginning, or over %d bytes", s.id, maxMessage)
 	}
+	if err := s.hold(len(body)); err != nil {
+		return err
+	}
 	s.part = append(s.part, body...)
-	s.unread += len(body)
 	if h.Flags&wire.FlagMore == 0 {
 		s.queue = append(s.queue, Vesicle{b: s.part})
 		s.part, s.partial = nil, false
@@ -149,6 +175,7 @@ func (s *Stream) drop() {
 	s.mu.Lock()
 	queue := s.queue
 	s.queue, s.part = nil, nil
+	_ = s.hold(-s.unread) // only more can be too much
 	s.mu.Unlock()
 	for _, v := range queue {
 		v.Release()
@@ -173,7 +200,7 @@ func (s *Stream) Send(m flat.Message) error {
 	if len(s.scratch) > s.link.theirs.Message {
 		return sdk.Errorf(sdk.CodeTooLarge, "send message of %d bytes: other side accepts %d", len(s.scratch), s.link.theirs.Message)
 	}
-	if err := s.awaitCredit(int64(len(s.scratch))); err != nil {
+	if err := s.awaitCredit(int64(len(s.scratch) + overhead)); err != nil {
 		return err
 	}
 	err := s.link.send(h, &s.scratch, bound{stop: s.stop})
@@ -191,7 +218,7 @@ func (s *Stream) sendError(err error) error {
 	return err
 }
 
-// awaitCredit waits until a message may be begun, and pays n bytes for it.
+// awaitCredit waits until a message may be begun, and pays n for it.
 func (s *Stream) awaitCredit(n int64) error {
 	for {
 		s.mu.Lock()
@@ -255,16 +282,14 @@ func (s *Stream) Recv() (Vesicle, error) {
 // poll takes what is there: a message, the end, or neither.
 func (s *Stream) poll() (v Vesicle, ok bool, err error) {
 	s.mu.Lock()
-	grant := 0
 	switch {
 	case len(s.queue) > 0:
 		v, ok = s.queue[0], true
 		s.queue[0] = Vesicle{}
 		s.queue = s.queue[1:]
-		s.taken += len(v.b)
+		s.taken += len(v.b) + overhead
 		if s.taken >= window/2 && !s.finished {
-			grant = s.taken
-			s.taken, s.unread = 0, s.unread-grant
+			s.grantTaken()
 		}
 	case s.err != nil:
 		err = s.err
@@ -272,13 +297,18 @@ func (s *Stream) poll() (v Vesicle, ok bool, err error) {
 		err = io.EOF
 	}
 	s.mu.Unlock()
-	if grant > 0 {
-		s.link.control(wire.Header{Kind: wire.KindCredit, Call: s.id, Value: uint32(grant)}, "")
-	}
 	if err != nil {
 		s.settle()
 	}
 	return v, ok, err
+}
+
+// grantTaken lets the other side send as much again as was received. The
+// caller holds mu, so that no credit follows the end of the call.
+func (s *Stream) grantTaken() {
+	s.link.control(wire.Header{Kind: wire.KindCredit, Call: s.id, Value: uint32(s.taken)}, "")
+	_ = s.hold(-s.taken) // only more can be too much
+	s.taken = 0
 }
 
 // settle gives the client's slot back, or gives the call up if it still runs.
@@ -293,9 +323,24 @@ func (s *Stream) settle() {
 		if unstop != nil {
 			unstop()
 		}
-		s.out.leave(s.slot)
-		s.drop()
+		if s.sendMu.TryLock() {
+			s.retire()
+			return
+		}
+		// Somebody is in the middle of a message, and nothing of it may follow
+		// once the id is free. Not here: the other side may not be reading.
+		s.link.m.wg.Go(func() {
+			s.sendMu.Lock()
+			s.retire()
+		})
 	})
+}
+
+// retire leaves the call. The caller holds sendMu, which is unlocked.
+func (s *Stream) retire() {
+	defer s.sendMu.Unlock()
+	s.out.leave(s.slot)
+	s.drop()
 }
 
 // abandon ends the stream for the caller's reason.

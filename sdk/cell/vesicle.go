@@ -36,6 +36,7 @@ type chunk struct {
 	buf  []byte
 	refs atomic.Int32
 	pool *chunkPools
+	live *atomic.Int32 // chunks of the reader that fills this one
 }
 
 // The sizes of chunks: an idle link holds the smallest.
@@ -96,6 +97,7 @@ func (c *chunk) release(b []byte) {
 func (c *chunk) drop() {
 	switch n := c.refs.Add(-1); {
 	case n == 0:
+		c.live.Add(-1)
 		c.pool.put(c)
 	case n < 0:
 		panic("cell: vesicle released twice")
