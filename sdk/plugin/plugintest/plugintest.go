@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,11 +59,13 @@ type Options struct {
 	Alone bool
 	// Volatile says that a ledger forgets everything when it ends.
 	Volatile bool
-	Timeout  time.Duration // of one clause; 0 for 30 s
-	RunDir   string        // see plugin.Options
-	Env      []string      // see plugin.Options
-	Launch   plugin.Launch // see plugin.Options
-	Log      func(level slog.Level, line []byte)
+	// Only names the clauses to check; nil for all. The start is always checked.
+	Only    []string
+	Timeout time.Duration // of one clause; 0 for 30 s
+	RunDir  string        // see plugin.Options
+	Env     []string      // see plugin.Options
+	Launch  plugin.Launch // see plugin.Options
+	Log     func(level slog.Level, line []byte)
 }
 
 // The verdicts of a [Result].
@@ -145,6 +148,9 @@ func (r *Report) each(ctx context.Context, t Target, o Options, do func(name str
 	})
 	r.Kind, r.Name, r.Version = string(info.Kind), info.Name, info.Version
 	for _, c := range clausesOf(info.Kind) {
+		if o.Only != nil && !slices.Contains(o.Only, c.name) {
+			continue
+		}
 		do(c.name, func() Result {
 			if !started {
 				return Result{Clause: c.name, Promise: c.promise, Verdict: Skip, Why: "the plugin does not start"}

@@ -1,7 +1,6 @@
 package plugintest_test
 
 import (
-	"context"
 	"os"
 	"testing"
 
@@ -82,20 +81,4 @@ func BenchmarkMemory(b *testing.B) {
 	b.Run("billing", func(b *testing.B) {
 		plugintest.BenchmarkBilling(b, plugintest.InProcess(memplugin.Billing()), plugintest.Options{})
 	})
-}
-
-// verdicts runs the kit and returns every clause that failed, by name.
-func failures(t *testing.T, target plugintest.Target, o plugintest.Options) map[string]string {
-	t.Helper()
-	r := plugintest.Run(context.Background(), target, o)
-	failed := map[string]string{}
-	for _, res := range r.Results {
-		if res.Verdict == plugintest.Fail {
-			failed[res.Clause] = res.Why
-		}
-	}
-	if r.OK != (len(failed) == 0) {
-		t.Errorf("OK is %v with %d failures", r.OK, len(failed))
-	}
-	return failed
 }

@@ -108,7 +108,7 @@ func checkCloseAccept(e *env) error {
 		}
 		return nil
 	case <-e.ctx.Done():
-		return errors.New("Accept still waits")
+		return errors.New("the call of Accept still waits")
 	}
 }
 
