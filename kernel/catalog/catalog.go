@@ -117,7 +117,8 @@ func New(o Options) *Catalog {
 }
 
 // Start runs plugins, all at once, and returns when each is ready or has
-// failed its first start. The errors of those that failed are joined; all
+// failed its first start. A wrong spec is an error before anything starts.
+// The errors of those that failed are joined; all
 // that can come back by themselves are tried again nevertheless, so the
 // caller decides whether to go on.
 func (c *Catalog) Start(ctx context.Context, specs ...Spec) error {
@@ -125,6 +126,7 @@ func (c *Catalog) Start(ctx context.Context, specs ...Spec) error {
 	for _, spec := range specs {
 		u, err := c.add(spec)
 		if err != nil {
+			c.forget(started)
 			return err
 		}
 		started = append(started, u)
@@ -155,6 +157,15 @@ func (c *Catalog) add(spec Spec) (*unit, error) {
 	u := newUnit(c, spec)
 	c.units[k] = u
 	return u, nil
+}
+
+// forget removes units that were never run.
+func (c *Catalog) forget(units []*unit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, u := range units {
+		delete(c.units, key{u.spec.Kind, u.spec.Name})
+	}
 }
 
 // Status lists all plugins by kind and name.

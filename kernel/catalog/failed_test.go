@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -146,5 +147,44 @@ func TestPinnedFile(t *testing.T) {
 	err = c.Restart(within(t, 10*time.Second), "pinned")
 	if err == nil || !strings.Contains(err.Error(), "sha256 is") {
 		t.Errorf("restart with another file: %v", err)
+	}
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	goroutines := runtime.NumGoroutine()
+	dir, err := os.MkdirTemp("", "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	c := newCatalog(catalog.Options{RunDir: dir})
+	if err := c.Start(t.Context(), spec("transport"), spec("discovery"), spec("crash")); err == nil {
+		t.Error("a plugin that crashes started")
+	}
+	tr, err := c.Transport("transport")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.Listen(t.Context(), sdk.Addr{Scheme: "mem", Host: "open"}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.Discovery("discovery")
+	if err != nil {
+		t.Fatal(err)
+	}
+	watched := make(chan error, 1)
+	go func() { watched <- d.Watch(t.Context(), func(sdk.Event) {}) }()
+	c.Close(t.Context())
+	if err := <-watched; sdk.CodeOf(err) != sdk.CodeUnavailable {
+		t.Errorf("the watch ended with %v, want unavailable", err)
+	}
+	for begin := time.Now(); runtime.NumGoroutine() > goroutines; <-time.After(10 * time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, were %d\n%s", runtime.NumGoroutine(), goroutines, buf[:runtime.Stack(buf, true)])
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // Discovery returns the discovery called name. After a restart the last
 // announcement is made again, and a Watch goes on: it reports a new snapshot
-// and another synced.
+// and another synced. An error of the plugin itself ends a Watch.
 func (c *Catalog) Discovery(name string) (sdk.Discovery, error) {
 	u, err := c.unit(plugin.KindDiscovery, name)
 	if err != nil {

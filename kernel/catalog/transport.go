@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -151,6 +152,7 @@ func (l *listener) again() bool {
 			l.mu.Unlock()
 			return true
 		}
+		l.t.u.log(slog.LevelWarn, "bind the listener again: "+err.Error())
 		l.t.u.mu.Lock()
 		changed := l.t.u.changed
 		l.t.u.mu.Unlock()

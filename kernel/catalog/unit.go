@@ -238,6 +238,13 @@ func (u *unit) options() (plugin.Options, error) {
 	return o, nil
 }
 
+// log puts a line of the catalog among those of the plugin.
+func (u *unit) log(level slog.Level, line string) {
+	if u.cat.o.Log != nil {
+		u.cat.o.Log(u.spec.Kind, u.spec.Name, level, []byte(line))
+	}
+}
+
 // holds reports whether c is still what calls are given.
 func (u *unit) holds(c *plugin.Client) bool {
 	u.mu.Lock()

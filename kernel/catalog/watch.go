@@ -42,6 +42,7 @@ func watch(ctx context.Context, c *plugin.Client, requests <-chan struct{}) erro
 			misses = 0
 			timer.Reset(pingInterval)
 		case errors.Is(err, plugin.ErrGone), ctx.Err() != nil:
+			misses++                 // it only closed its connection, unless
 			timer.Reset(pingTimeout) // Done is about to be closed
 		default:
 			if counts {

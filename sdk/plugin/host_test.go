@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -166,5 +168,39 @@ func TestSeal(t *testing.T) {
 	}
 	if err := f.Truncate(0); err == nil {
 		t.Error("a sealed file was cut")
+	}
+}
+
+// A plugin can not make its kernel work without limit.
+func TestHostCallsAreBounded(t *testing.T) {
+	release := make(chan struct{})
+	var running, most, refused atomic.Int32
+	certify := func(context.Context, []byte) ([]byte, error) {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		<-release
+		return []byte("x"), nil
+	}
+	p := plugin.Transport("cert", struct{}{}, func(ctx context.Context, _ struct{}, h plugin.Host) (*unixTransport, error) {
+		var all sync.WaitGroup
+		for range 30 {
+			all.Go(func() {
+				if _, err := h.Certify(ctx, []byte("k")); sdk.CodeOf(err) == sdk.CodeOverloaded && refused.Add(1) == 22 {
+					close(release) // 8 of 30 run
+				}
+			})
+		}
+		all.Wait()
+		return &unixTransport{}, nil
+	})
+	c, err := plugin.Pipe(t.Context(), p, plugin.Options{Certify: certify})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Kill()
+	if most.Load() > 8 || refused.Load() != 22 {
+		t.Errorf("%d calls at once, %d refused", most.Load(), refused.Load())
 	}
 }
