@@ -9,11 +9,13 @@ trap 'rm -rf "$tmp"' EXIT
 export CI=true NO_COLOR=1
 begun=$SECONDS
 
-# step NAME PROMISE COMMAND... runs a command and says what it is good for.
-# The first failure ends the script.
+# step NAME PROMISE COMMAND... runs a command and says what it is good for. The
+# first failure ends the script. With names in only, others are left out.
+only=()
 step() {
 	local name=$1 promise=$2 start=$SECONDS
 	shift 2
+	((${#only[@]} == 0)) || [[ " ${only[*]} " == *" $name "* ]] || return 0
 	printf '\n== %s\n   checks: %s\n' "$name" "$promise"
 	if ! "$@"; then
 		printf '== %s: FAILED after %d s\n' "$name" $((SECONDS - start))
