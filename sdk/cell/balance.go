@@ -16,33 +16,39 @@ type score struct {
 }
 
 const (
-	smoothing = 8                      // a sample counts one eighth
-	forget    = 250 * time.Millisecond // after which half of an unrefreshed latency is forgotten
-	halfFor   = time.Second            // an overloaded link counts half
+	smoothing = 8                     // a sample counts one eighth
+	forget    = 20 * time.Millisecond // after which half of an unrefreshed latency is forgotten
+	halfFor   = time.Second           // an overloaded link counts half
 )
 
-// sample adds the latency of one call, in ns.
+// sample adds the latency of one call, in ns. What was forgotten meanwhile does
+// not come back: a link that was slow once is not left alone for long.
 func (s *score) sample(ns, now int64) {
-	old := s.latency.Load()
-	if old == 0 {
-		old = ns
-	}
+	old := s.recent(ns, now)
 	s.latency.Store(max(1, old+(ns-old)/smoothing)) // a lost race loses one sample
 	s.sampled.Store(now)
 }
 
 func (s *score) overloaded(now int64) { s.halved.Store(now + int64(halfFor)) }
 
-// cost is the price of one more call, in ns: the calls in flight, and this
-// one, times the latency. other stands in for a link without samples.
-func (s *score) cost(inflight int32, other, now int64) int64 {
+// recent returns the latency, or other if there is none. A latency that was
+// not refreshed approaches other, from above only: a link that does not answer
+// at all never becomes the better one.
+func (s *score) recent(other, now int64) int64 {
 	ns := s.latency.Load()
 	if ns == 0 {
-		ns = other
-	} else if age := now - s.sampled.Load(); age > int64(forget) {
-		ns >>= min(uint(age/int64(forget)), 62)
+		return other
 	}
-	c := (int64(inflight) + 1) * max(ns, 1)
+	if age := now - s.sampled.Load(); age > int64(forget) {
+		ns = max(ns>>min(uint(age/int64(forget)), 62), min(ns, other))
+	}
+	return ns
+}
+
+// cost is the price of one more call, in ns: the calls in flight, and this
+// one, times the latency. other is the latency of the link it is compared with.
+func (s *score) cost(inflight int32, other, now int64) int64 {
+	c := (int64(inflight) + 1) * max(s.recent(other, now), 1)
 	if now < s.halved.Load() {
 		c *= 2
 	}
