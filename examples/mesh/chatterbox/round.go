@@ -17,6 +17,7 @@ const (
 	maxRound    = int64(10 * time.Minute)
 	maxWaiting  = 256              // messages without an answer; beyond, the sender waits
 	patience    = 10 * time.Second // for one answer
+	greetings   = 16
 	slowest     = int64(time.Minute)
 	digits      = 2
 )
@@ -51,10 +52,25 @@ func (r *round) done() bool {
 	}
 }
 
+// greet calls others, who do not count it, so that the links are there before
+// the first message is timed.
+func (c *chatterbox) greet(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var calls sync.WaitGroup
+	for range greetings {
+		calls.Go(func() {
+			_, _ = c.others.Name(ctx, &gossip.Question{}) // if it fails, messages will
+		})
+	}
+	calls.Wait()
+}
+
 // talk sends one message per interval until the round ends. What is late is
 // sent at once: the rate does not depend on the answers.
 func (c *chatterbox) talk(ctx context.Context, r *round) {
 	defer close(r.ended)
+	c.greet(ctx)
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	waiting := make(chan struct{}, maxWaiting)

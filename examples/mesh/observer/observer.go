@@ -16,7 +16,7 @@ import (
 const (
 	allWithin = 20 * time.Second // to hear of every replica
 	allPause  = 20 * time.Millisecond
-	lead      = 500 * time.Millisecond // from the last start to the first message
+	lead      = 2 * time.Second // from the first start to the first message: they connect meanwhile
 	slowest   = int64(time.Minute)
 	digits    = 2
 )
