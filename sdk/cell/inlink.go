@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
@@ -52,12 +51,11 @@ func (l *inLink) read() {
 		var h wire.Header
 		var body []byte
 		if h, body, err = l.r.next(); err == nil {
-			if err = l.handle(h, body); err != nil {
-				slog.Warn("other side broke the protocol: link ended", "cell", l.peer.Cell, "node", l.peer.Node.Short(), "error", err)
-			}
+			err = l.handle(h, body)
 		}
 	}
 	l.w.fail(err)
+	l.report()
 	l.r.close()
 	for _, c := range l.parts {
 		c.recycle()

@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
@@ -107,6 +110,19 @@ func (l *link) greeted() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+var errLinkEnded = errors.New("other side closed the link")
+
+// report says in the log why a link ended, and whose fault it was, unless one
+// of the sides just left.
+func (l *link) report() {
+	var sys syscall.Errno
+	switch err := l.w.reason(); {
+	case err == errLinkClosed, err == errLinkEnded, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &sys), l.m.err() != nil:
+	default:
+		slog.Warn("link ended", "cell", l.peer.Cell, "node", l.peer.Node.Short(), "endpoint", l.info.Endpoint, "error", err)
 	}
 }
 

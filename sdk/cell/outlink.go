@@ -90,9 +90,10 @@ func (l *outLink) read() {
 		}
 	}
 	if errors.Is(err, io.EOF) {
-		err = errors.New("other side closed the link")
+		err = errLinkEnded
 	}
 	l.w.fail(err)
+	l.report()
 	l.r.close()
 	l.failCalls(l.w.reason()) // the first one, if this side ended the link
 	l.synapse.lost(l)
