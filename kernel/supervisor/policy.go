@@ -61,6 +61,7 @@ type outcome struct {
 	ok     bool          // it exited with status 0
 	ready  time.Duration // how long it was ready; negative: it never was
 	reason string        // in words
+	exited bool          // it ended on its own: it was neither late nor hung, and had begun
 }
 
 // A verdict is what follows.
@@ -109,8 +110,10 @@ func (p policy) final(o outcome, proven bool) (verdict, bool) {
 		return verdict{state: Done, reason: o.reason}, true
 	case once:
 		return verdict{state: Failed, reason: o.reason}, true
-	case !proven && !p.job:
+	case !proven && !p.job && o.exited:
 		return verdict{state: Failed, reason: o.reason + " before it was ready"}, true
+	case !proven && !p.job:
+		return verdict{state: Failed, reason: o.reason}, true
 	}
 	return verdict{}, false
 }

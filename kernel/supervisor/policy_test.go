@@ -21,8 +21,10 @@ func TestNextLife(t *testing.T) {
 		h    history
 		want verdict
 	}{
-		{"boot fails", always, outcome{ready: never, reason: "exit status 3"}, history{},
+		{"boot fails", always, outcome{ready: never, reason: "exit status 3", exited: true}, history{},
 			verdict{Failed, 0, "exit status 3 before it was ready"}},
+		{"boot takes too long", always, outcome{ready: never, reason: "not ready within 1s"}, history{},
+			verdict{Failed, 0, "not ready within 1s"}},
 		{"a crash of one that served", always, outcome{ready: time.Minute, reason: "killed by SIGKILL"},
 			history{}, verdict{Backoff, 0, "killed by SIGKILL"}},
 		{"a crash soon after ready", always, outcome{ready: 0, reason: "r"}, history{failures: 2},

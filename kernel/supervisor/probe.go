@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 )
@@ -37,6 +38,18 @@ func (p Probe) check() error {
 		return errors.New("ready: want exactly one of tcp, http and exec")
 	}
 	return nil
+}
+
+// address returns the host:port that p connects to, empty if it does not.
+func (p Probe) address() string {
+	u, err := url.Parse(p.HTTP)
+	switch {
+	case p.HTTP == "" || err != nil:
+		return p.TCP
+	case u.Port() == "":
+		return net.JoinHostPort(u.Hostname(), "80")
+	}
+	return u.Host
 }
 
 // await tries until the probe succeeds, which is nil, or ctx is done, which

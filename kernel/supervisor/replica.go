@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -105,7 +106,9 @@ func (r *replica) live(ctx context.Context) end {
 	}
 	if err != nil {
 		r.bury(l, nil)
-		return end{outcome: outcome{at: time.Now(), ready: -1, reason: err.Error()}}
+		// Whoever reads the reason reads the replica's name beside it.
+		reason := strings.TrimPrefix(err.Error(), fmt.Sprintf("start %q: ", l.id))
+		return end{outcome: outcome{at: time.Now(), ready: -1, reason: reason}}
 	}
 	e := r.watch(ctx, l, c)
 	select {
@@ -116,7 +119,7 @@ func (r *replica) live(ctx context.Context) end {
 	}
 	exit := c.Exit()
 	if e.reason == "" {
-		e.reason, e.ok = exit.String(), exit.Code == 0
+		e.reason, e.ok, e.exited = exit.String(), exit.Code == 0, true
 	}
 	r.awaitOutput(l)
 	r.bury(l, &exit)
@@ -164,6 +167,9 @@ func (r *replica) bury(l *life, exit *Exit) {
 // launch starts the process of l.
 func (r *replica) launch(ctx context.Context, l *life) (launch Launch, c child, err error) {
 	s := r.sup
+	if err := r.addressFree(ctx); err != nil {
+		return launch, nil, err
+	}
 	if s.hooks.Start != nil {
 		launch, err = s.hooks.Start(ctx, l.id, r.spec)
 		defer closeAll(launch.Files)
@@ -198,6 +204,22 @@ func (r *replica) launch(ctx context.Context, l *life) (launch Launch, c child, 
 		}
 	}
 	return launch, c, nil
+}
+
+// addressFree makes sure that a probe will not take somebody else's process
+// for this one: nothing may answer before the cell has begun. Replicas that
+// share an address are left alone.
+func (r *replica) addressFree(ctx context.Context) error {
+	addr := r.spec.Probe.address()
+	if r.spec.Ready != ReadyByProbe || addr == "" || r.sup.othersLive(r) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	if tryTCP(ctx, addr) != nil {
+		return nil // nobody is there
+	}
+	return fmt.Errorf("address %s is in use: another process answers there already", addr)
 }
 
 func closeAll(files []*os.File) {

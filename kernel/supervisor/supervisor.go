@@ -153,6 +153,15 @@ func (s *Supervisor) lifeOf(id Replica) *life {
 	return nil
 }
 
+// othersLive reports whether another replica of r's cell has a process, or is
+// just getting one.
+func (s *Supervisor) othersLive(r *replica) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.cells[r.spec.Name]
+	return c != nil && slices.ContainsFunc(c.replicas, func(other *replica) bool { return other != r && other.life != nil })
+}
+
 // List returns the status of every replica, by cell and index. It reads the
 // usage of each, which takes some ten microseconds a process.
 func (s *Supervisor) List() []Status {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -211,31 +212,37 @@ func TestLaunchBelongsToOneLife(t *testing.T) {
 }
 
 func TestProbes(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	var tries sync.WaitGroup
 	tries.Add(2)
 	left := 2
-	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if left > 0 { // requests come one after the other
 			left--
 			tries.Done()
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	}))
-	defer web.Close()
-	sup, rec := newSupervisor(t, newSpawner(t, "any"), nil)
+	webAddr, tcpAddr := web.Listener.Addr().String(), freeAddress(t)
+	web.Listener.Close() // what is probed begins after its cell
+	began := make(chan sdk.CellName, 4)
+	sup, rec := newSupervisor(t, newSpawner(t, "any"), func(h *supervisor.Hooks) {
+		h.Started = func(id supervisor.Replica, _ *supervisor.Process) { began <- id.Cell }
+	})
 	flag := filepath.Join(t.TempDir(), "flag")
 	for name, p := range map[sdk.CellName]supervisor.Probe{
-		"tcp": {TCP: l.Addr().String()}, "http": {HTTP: web.URL}, "exec": {Exec: []string{"test", "-e", flag}},
+		"tcp": {TCP: tcpAddr}, "http": {HTTP: "http://" + webAddr}, "exec": {Exec: []string{"test", "-e", flag}},
 	} {
 		start(t, sup, supervisor.CellSpec{
 			Name: name, Argv: program(t, "serve"), Ready: supervisor.ReadyByProbe, Probe: p,
 		})
 	}
+	for range 3 {
+		<-began
+	}
+	l := listen(t, tcpAddr)
+	web.Listener = listen(t, webAddr)
+	web.Start()
+	defer web.Close()
 	for _, name := range []sdk.CellName{"tcp", "http"} {
 		if err := sup.WaitReady(t.Context(), name); err != nil {
 			t.Error(err)
@@ -253,17 +260,48 @@ func TestProbes(t *testing.T) {
 	if err := sup.WaitReady(t.Context(), "exec"); err != nil {
 		t.Error(err)
 	}
-	port := l.Addr().String()
 	l.Close()
 	start(t, sup, supervisor.CellSpec{
 		Name: "closed", Argv: program(t, "serve"), Ready: supervisor.ReadyByProbe,
-		Probe: supervisor.Probe{TCP: port}, StartTimeout: 300 * time.Millisecond,
+		Probe: supervisor.Probe{TCP: tcpAddr}, StartTimeout: 300 * time.Millisecond,
 	})
-	err = sup.WaitReady(t.Context(), "closed")
-	if err == nil || !strings.Contains(err.Error(), "not ready within 300ms: dial tcp "+port+": connect: connection refused") {
+	err := sup.WaitReady(t.Context(), "closed")
+	if err == nil || !strings.Contains(err.Error(), "not ready within 300ms: dial tcp "+tcpAddr+": connect: connection refused\n") {
 		t.Error(err)
 	}
 	rec.await(t, supervisor.Failed)
+}
+
+// A probe that somebody else's process answers says nothing about the cell.
+func TestProbedAddressInUse(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	addr := l.Addr().String()
+	sup, _ := newSupervisor(t, newSpawner(t, "any"), nil)
+	for name, p := range map[sdk.CellName]supervisor.Probe{"tcp": {TCP: addr}, "http": {HTTP: "http://" + addr + "/health"}} {
+		start(t, sup, supervisor.CellSpec{Name: name, Argv: program(t, "serve"), Ready: supervisor.ReadyByProbe, Probe: p})
+		err := sup.WaitReady(t.Context(), name)
+		want := fmt.Sprintf("start cell %q: replica 1: address %s is in use: another process answers there already", name, addr)
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l := listen(t, "127.0.0.1:0")
+	l.Close()
+	return l.Addr().String()
 }
 
 func TestHungProcessWritesItsStacksAndIsReplaced(t *testing.T) {
