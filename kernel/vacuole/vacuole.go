@@ -59,12 +59,6 @@ func (s Source) String() string {
 	return s.Name
 }
 
-// process is the source without its stream: its lines belong together.
-func (s Source) process() Source {
-	s.Stream = ""
-	return s
-}
-
 func (s Source) file() string {
 	if s.Kind == Kernel {
 		return "kernel.log"
@@ -239,11 +233,11 @@ func (v *Vacuole) register(src Source, add func(*feed)) error {
 		}
 		v.logs[log.name] = log
 	}
-	t := v.tails[src.process()]
+	t := v.tails[src]
 	if t == nil {
 		v.forgetTails()
 		t = &tail{}
-		v.tails[src.process()] = t
+		v.tails[src] = t
 	}
 	t.users++
 	add(&feed{v: v, log: log, tail: t, src: src, who: " " + src.String() + " "})
@@ -265,18 +259,30 @@ func (v *Vacuole) forgetTails() {
 	}
 }
 
-// Last returns the newest lines of one process, both streams together, oldest
-// first: at most n, and as many as fit 16 KiB.
+// Last returns the newest lines of one process, at most n, and as many as fit
+// 16 KiB per stream. What it wrote to its standard error comes last and goes
+// first where there is too much: pipes do not tell which line came before
+// which, and why a process ended stands there.
 func (v *Vacuole) Last(src Source, n int) []string {
+	errs := v.last(src, "stderr", n)
+	outs := append(v.last(src, "", n), v.last(src, "stdout", n)...)
+	outs = newest(outs, max(n-len(errs), n/4))
+	return append(outs, newest(errs, n-len(outs))...)
+}
+
+// last returns the newest lines of one stream of a process.
+func (v *Vacuole) last(src Source, stream string, n int) []string {
+	src.Stream = stream
 	v.mu.Lock()
-	t := v.tails[src.process()]
+	t := v.tails[src]
 	v.mu.Unlock()
-	if t == nil || n <= 0 {
+	if t == nil {
 		return nil
 	}
-	lines := t.lines()
-	return lines[max(0, len(lines)-n):]
+	return newest(t.lines(), n)
 }
+
+func newest(lines []string, n int) []string { return lines[max(0, len(lines)-max(0, n)):] }
 
 // Stats returns the counters.
 func (v *Vacuole) Stats() Stats {

@@ -321,6 +321,13 @@ func TestLast(t *testing.T) {
 	if got := v.Last(worker(1), 1<<20); len(got) < 100 || !strings.HasPrefix(got[0], "line ") {
 		t.Errorf("Last(all): %d lines, first %q", len(got), got[0])
 	}
+	out, errs := worker(3), worker(3)
+	out.Stream, errs.Stream = "stdout", "stderr"
+	feed(t, v, errs, []byte("why\n"))
+	feed(t, v, out, []byte("one\ntwo\nthree\nfour\n"))
+	if got := v.Last(worker(3), 4); strings.Join(got, "|") != "two|three|four|why" {
+		t.Errorf("Last of two streams = %q", got)
+	}
 	if got := v.Last(worker(9), 3); got != nil {
 		t.Errorf("Last of a stranger = %q", got)
 	}
