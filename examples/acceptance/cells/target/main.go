@@ -1,0 +1,55 @@
+// The cell target answers loads. Started with -loud it writes without end,
+// with -exit it exits at once.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+
+	"github.com/cellkernel/cellkernel/examples/acceptance/probe"
+	"github.com/cellkernel/cellkernel/sdk/cell"
+)
+
+type target struct{}
+
+// Read implements probe.Target.
+func (target) Read(_ context.Context, item *probe.Item) (*probe.Item, error) { return item, nil }
+
+// Write implements probe.Target.
+func (target) Write(_ context.Context, item *probe.Item) (*probe.Item, error) { return item, nil }
+
+// Vitals implements probe.Target.
+func (target) Vitals(context.Context, *probe.None) (*probe.Vitals, error) {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return &probe.Vitals{Goroutines: uint32(runtime.NumGoroutine()), HeapBytes: s.HeapAlloc}, nil
+}
+
+func main() {
+	if slices.Contains(os.Args, "-exit") {
+		fmt.Fprintln(os.Stderr, "target: the disk is on fire")
+		os.Exit(3)
+	}
+	cell.Main(func(ctx context.Context, m *cell.Membrane) error {
+		probe.RegisterTarget(m, target{})
+		if slices.Contains(os.Args, "-loud") {
+			go shout(ctx)
+		}
+		return m.Serve(ctx)
+	})
+}
+
+// shout writes lines until ctx is done. The process ends without waiting for
+// it, since a write may be held up for as long as the reader likes.
+func shout(ctx context.Context) {
+	line := fmt.Appendf(nil, "%0120d\n", 7)
+	for ctx.Err() == nil {
+		if _, err := os.Stdout.Write(line); err != nil {
+			return
+		}
+	}
+}
