@@ -162,6 +162,9 @@ func (k *kernel) finish() {
 	if k.n.t.Failed() {
 		k.n.t.Logf("cellkernel %s wrote:\n%s", strings.Join(k.cmd.Args[1:], " "), k.err.String())
 	}
+	if k.cmd.Args[1] != "up" {
+		return
+	}
 	k.n.eventually("the sweeper has cleared up", func() bool {
 		_, err := os.Stat(k.n.path(".cell/state.json"))
 		return err != nil
@@ -427,3 +430,13 @@ type sysSignal = syscall.Signal
 
 // errStop ends the following of a stream.
 var errStop = errors.New("seen enough")
+
+// gone reports whether a process has ended; one that nobody waited for yet has.
+func gone(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+}
