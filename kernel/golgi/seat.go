@@ -306,6 +306,9 @@ func (s *seat) hear(m channel.Message) error {
 		return g.dialFor(s, m)
 	case channel.TypeStats, channel.TypeClosed:
 		g.count(s, m)
+	case channel.TypeDrain:
+		s.leaving = true
+		g.unlist(s)
 	case channel.TypeDrained:
 		select {
 		case <-s.drained:

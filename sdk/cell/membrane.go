@@ -22,6 +22,7 @@ const (
 	sayQueue      = 256 // messages to the kernel that wait
 	statsBatch    = 256 // links in one stats message: it must fit
 	closeTimeout  = 5 * time.Second
+	linkLinger    = time.Second // for callers to close their links after a drain
 )
 
 // A Membrane is this process's attachment to its kernel: it serves what is
@@ -39,7 +40,7 @@ type Membrane struct {
 	out      chan channel.Message // to the kernel
 	closed   chan struct{}        // closed when the kernel is gone
 	drain    chan struct{}        // closed when the kernel asks to drain
-	idle     chan struct{}        // capacity 1: the last call ended while draining
+	idle     chan struct{}        // capacity 1: the last call, or a link, ended while draining
 	draining atomic.Bool
 	inflight atomic.Int64
 	dirty    atomic.Bool // counters changed since they were last said
@@ -163,7 +164,12 @@ func (m *Membrane) Serve(ctx context.Context) error {
 // finish drains. Links are told before any call is refused, so that callers
 // know better than to try this replica again; links that came in between are
 // told by the second round.
+//
+// What a caller sent before it heard of the drain is still on its way when the
+// last call has ended. It can be refused, and so be sent to another replica,
+// only as long as somebody reads: the links stay until the callers close them.
 func (m *Membrane) finish() error {
+	m.say(channel.Message{Type: channel.TypeDrain}) // no more links
 	for range 2 {
 		for _, l := range m.inLinks() {
 			l.goAway()
@@ -174,19 +180,32 @@ func (m *Membrane) finish() error {
 	if limit <= 0 {
 		limit = 10 * time.Second
 	}
+	if !m.settle(limit, func() bool { return m.inflight.Load() == 0 }) {
+		if err := m.err(); err != nil {
+			return err
+		}
+		return fmt.Errorf("drain: %d calls still run after %s", m.inflight.Load(), limit)
+	}
+	m.settle(min(limit, linkLinger), func() bool { return len(m.inLinks()) == 0 })
+	m.say(channel.Message{Type: channel.TypeDrained})
+	return nil
+}
+
+// settle waits until ok, which is asked whenever the last call or a link has
+// ended, and reports whether that came in time.
+func (m *Membrane) settle(limit time.Duration, ok func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for m.inflight.Load() != 0 {
+	for !ok() {
 		select {
 		case <-m.idle:
 		case <-m.closed:
-			return m.err()
+			return false
 		case <-timer.C:
-			return fmt.Errorf("drain: %d calls still run after %s", m.inflight.Load(), limit)
+			return false
 		}
 	}
-	m.say(channel.Message{Type: channel.TypeDrained})
-	return nil
+	return true
 }
 
 // called is told of every call that ended.
@@ -367,6 +386,9 @@ func (m *Membrane) ended(l *inLink) {
 	m.mu.Lock()
 	delete(m.in, l.info.ID)
 	m.mu.Unlock()
+	if m.draining.Load() {
+		wakeUp(m.idle)
+	}
 	s := &channel.Stats{Links: []channel.LinkStats{l.stats()}}
 	m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: s}) })
 }

@@ -33,6 +33,8 @@ const (
 	TypeClosed  = "closed"  // ID: an incoming link ended
 	TypeStats   = "stats"   // Stats: counters, absolute
 	TypeDrained = "drained" // no call is running any more
+	// TypeDrain, below, is also what a cell says that drains by itself: no
+	// more links, please.
 	TypePong    = "pong"    // ID: answer to ping, given without user code
 )
 
