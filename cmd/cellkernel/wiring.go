@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -68,6 +69,10 @@ func bootKernel(_ context.Context, o bootOptions) (runner, error) {
 		Build: buildCells,
 		Load: func(p admin.Plan) (*genome.Genome, []admin.Setting, error) {
 			g, origins, err := load(p)
+			var conf *configError
+			if errors.As(err, &conf) && conf.report != "" {
+				err = errors.New(conf.report) // whoever asked is another process: it gets all of it
+			}
 			if err != nil {
 				return nil, nil, err
 			}
