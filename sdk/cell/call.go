@@ -26,6 +26,7 @@ type Call struct {
 	long    []byte // a request that came in fragments
 	held    int64  // bytes counted in link.held
 	ended   bool   // Reply was called
+	corked  bool   // the reader runs it, and writes the reply with others
 }
 
 // newCall returns a Call for a request.
@@ -79,7 +80,13 @@ func (c *Call) Reply(m flat.Message) error {
 	if !l.take(c.id, c.ctx) {
 		return nil
 	}
-	_, err := l.sendCrowd(h, m, nil, bound{until: c.ctx.deadline}, l.active.Load() > 1)
+	how := alone
+	if c.corked {
+		how = corked
+	} else if l.active.Load() > 1 {
+		how = crowd
+	}
+	_, err := l.sendHow(h, m, nil, bound{until: c.ctx.deadline}, how)
 	if err == nil || l.w.reason() != nil {
 		return nil // a link that broke has no reader for an error either
 	}
@@ -89,9 +96,9 @@ func (c *Call) Reply(m flat.Message) error {
 	return nil
 }
 
-// run serves the call from beginning to end.
-func (c *Call) run() {
-	begun := nanos()
+// run serves the call from beginning to end, and returns how long that took, in
+// ns. It begins at begun.
+func (c *Call) run(begun int64) (took int64) {
 	l, ctx := c.link, c.ctx
 	err := error(nil)
 	if ctx.deadline != 0 && begun >= ctx.deadline {
@@ -112,9 +119,11 @@ func (c *Call) run() {
 	}
 	c.recycle()
 	l.calls.Add(1)
-	l.handler.Add(nanos() - begun)
+	took = nanos() - begun
+	l.handler.Add(took)
 	l.active.Add(-1)
 	l.m.called()
+	return took
 }
 
 // fail ends the call with an error, if nothing has ended it yet.

@@ -21,6 +21,10 @@ type inLink struct {
 	// that sees a cancel, sends the frame that ends the call.
 	running [slotBlocks]atomic.Pointer[[slotBlock]atomic.Pointer[callContext]]
 	parts   map[uint32]*Call // requests that come in fragments; of the reader
+	own     *Call            // to be run by the reader itself; of the reader
+	inline  inline
+	next    atomic.Int64 // nanos: when the reaper must look at this link
+	visited uint64       // calls at its last look
 	active  atomic.Int32
 	held    atomic.Int64 // bytes of requests
 
@@ -36,22 +40,32 @@ func openIn(m *Membrane, info channel.Link, f *os.File) (*inLink, error) {
 		return nil, err
 	}
 	l := &inLink{link: base, parts: make(map[uint32]*Call)}
+	l.next.Store(noNext)
 	if err := l.hello(m.table); err != nil {
 		l.w.fail(err)
 		l.r.close()
 		return nil, err
 	}
+	m.reaper.add(l)
 	m.wg.Go(l.read)
 	return l, nil
 }
 
+// read is the link's reader. It never blocks but in reading, and in a handler
+// that it runs itself.
 func (l *inLink) read() {
 	var err error
 	for err == nil {
 		var h wire.Header
 		var body []byte
+		if !l.r.buffered() {
+			l.w.uncork()
+		}
 		if h, body, err = l.r.next(); err == nil {
 			err = l.handle(h, body)
+		}
+		if l.own != nil && !l.runInline() {
+			return // another goroutine reads since
 		}
 	}
 	l.w.fail(err)
@@ -66,6 +80,7 @@ func (l *inLink) read() {
 		}
 	})
 	l.w.wg.Wait()
+	l.m.reaper.remove(l)
 	l.m.ended(l)
 }
 
@@ -253,6 +268,10 @@ func (l *inLink) start(c *Call) {
 	}
 	l.at(c.id).Store(c.ctx)
 	l.active.Add(1)
+	if l.mayInline(c) {
+		l.own = c
+		return
+	}
 	l.m.workers.do(c)
 }
 

@@ -132,7 +132,7 @@ func (l *link) control(h wire.Header, text string) {
 		return // the link is ending: there is nobody to tell
 	}
 	l.w.buf = wire.AppendFrame(l.w.buf, h, []byte(text))
-	l.w.unlock(false)
+	l.w.unlock(alone)
 }
 
 // A bound limits how long a sender waits for room.
@@ -150,17 +150,17 @@ func (m *bytesMessage) AppendFlat(b []byte) []byte { return append(b, *m...) }
 // ParseFlat implements flat.Message.
 func (m *bytesMessage) ParseFlat([]byte) error { return errors.New("not a message to decode") }
 
-// send is sendCrowd for senders that are alone.
+// send is sendHow for senders that are alone.
 func (l *link) send(h wire.Header, m flat.Message, b bound) error {
-	_, err := l.sendCrowd(h, m, nil, b, false)
+	_, err := l.sendHow(h, m, nil, b, alone)
 	return err
 }
 
-// sendCrowd encodes m straight into the write buffer as a frame, or, if it
+// sendHow encodes m straight into the write buffer as a frame, or, if it
 // turns out to be long, as a frame and fragments. A nil m sends no message.
-// In a crowd others are about to send, too: they may append before it writes.
+// What how means is said in writer.go.
 // sent reports whether, in spite of an error, a part may have been written.
-func (l *link) sendCrowd(h wire.Header, m flat.Message, meta []wire.Meta, b bound, crowd bool) (sent bool, err error) {
+func (l *link) sendHow(h wire.Header, m flat.Message, meta []wire.Meta, b bound, how company) (sent bool, err error) {
 	if err := l.w.lockRoom(b.stop, timeAt(b.until)); err != nil {
 		return false, err
 	}
@@ -169,7 +169,7 @@ func (l *link) sendCrowd(h wire.Header, m flat.Message, meta []wire.Meta, b boun
 		l.w.mu.Unlock()
 		return false, err
 	}
-	l.w.unlock(crowd)
+	l.w.unlock(how)
 	if long != nil {
 		return l.sendLong(h, long, meta, b)
 	}
@@ -239,7 +239,7 @@ func (l *link) sendLong(h wire.Header, msg []byte, meta []wire.Meta, b bound) (s
 			l.w.mu.Unlock()
 			return sent, err
 		}
-		l.w.unlock(true)
+		l.w.unlock(crowd)
 		msg, meta, sent = msg[n:], nil, true
 		h = wire.Header{Kind: wire.KindFragment, Call: h.Call}
 	}

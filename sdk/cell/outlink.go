@@ -35,6 +35,10 @@ type outLink struct {
 	score    score
 	tables   atomic.Pointer[[]*methodIDs] // by client number
 
+	turn     atomic.Int32  // who reads
+	takeOver chan struct{} // capacity 1: the keeper should
+	rested   uint64        // calls at the reaper's last look at a link without any in flight
+
 	next     atomic.Int64 // nanos: when the reaper must look at this link
 	received atomic.Uint64
 	look     silence
@@ -48,9 +52,10 @@ func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &outLink{link: base, synapse: s, endpoint: info.Endpoint}
+	l := &outLink{link: base, synapse: s, endpoint: info.Endpoint, takeOver: make(chan struct{}, 1)}
 	l.slots = slotTable{link: l, freed: make(chan struct{}, 1)}
 	l.next.Store(noNext)
+	l.turn.Store(turnKeeper)
 	l.wg.Add(1)
 	s.m.wg.Go(func() { defer l.wg.Done(); l.read() })
 	if err := l.hello(nil); err != nil {
@@ -78,25 +83,21 @@ func (l *outLink) close(err error) {
 	l.w.wg.Wait()
 }
 
-// read is the link's reader. It never blocks but in reading.
+// read is the link's own goroutine, the keeper. It never blocks but in reading.
 func (l *outLink) read() {
-	var err error
-	for err == nil {
-		var h wire.Header
-		var body []byte
-		if h, body, err = l.r.next(); err == nil {
-			l.received.Add(1)
-			err = l.handle(h, body)
-		}
-	}
-	if errors.Is(err, io.EOF) {
-		err = errLinkEnded
-	}
-	l.w.fail(err)
+	l.w.fail(ended(l.keep()))
 	l.report()
 	l.r.close()
 	l.failCalls(l.w.reason()) // the first one, if this side ended the link
 	l.synapse.lost(l)
+}
+
+// ended names the regular end of a link.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errLinkEnded
+	}
+	return err
 }
 
 // failCalls ends all calls of a dead link. What was sent may have been executed.
@@ -281,7 +282,11 @@ func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.M
 		h.Value = wire.PutTime(time.Duration(at.deadline - at.now))
 	}
 	l.calls.Add(1)
-	sent, err := l.sendCrowd(h, in, outgoingMeta(ctx), bound{ctx.Done(), at.deadline}, l.inflight.Load() > 1)
+	how := alone
+	if l.inflight.Load() > 1 {
+		how = crowd
+	}
+	sent, err := l.sendHow(h, in, outgoingMeta(ctx), bound{ctx.Done(), at.deadline}, how)
 	if err == nil {
 		l.expect(at)
 		return nil
@@ -334,6 +339,9 @@ func (l *outLink) leave(s *slot) {
 
 // wait blocks until the call of s ended, and takes its result.
 func (l *outLink) wait(ctx context.Context, s *slot) (Vesicle, error) {
+	if l.turn.CompareAndSwap(turnFree, turnCaller) {
+		l.lead(ctx, s)
+	}
 	if stop := ctx.Done(); stop != nil {
 		select {
 		case <-s.done:
@@ -373,7 +381,7 @@ func (l *outLink) closeIfIdle() {
 
 // expect makes sure that the reaper looks at this link in time.
 func (l *outLink) expect(at *moment) {
-	next := at.now + int64(pingAfter)
+	next := l.soon(at.now)
 	if at.deadline != 0 && at.deadline < next {
 		next = at.deadline
 	}
@@ -403,11 +411,14 @@ func (l *outLink) visit(now int64) int64 {
 				s.stream.finish(Vesicle{}, &sdk.Error{Code: sdk.CodeDeadline, Text: "stream: deadline passed"})
 			}
 			s.done <- struct{}{}
+			if l.turn.Load() == turnCaller {
+				l.interrupt()
+			}
 		}
 	})
 	if !busy {
 		l.look = silence{}
-		return next
+		return min(next, l.rest(now))
 	}
 	ping, err := l.look.step(now, l.received.Load())
 	if err != nil {
@@ -415,7 +426,7 @@ func (l *outLink) visit(now int64) int64 {
 	} else if ping {
 		l.control(wire.Header{Kind: wire.KindPing}, "")
 	}
-	return min(next, now+int64(pingAfter))
+	return min(next, l.soon(now))
 }
 
 // silence measures how long a link with calls in flight has been silent.

@@ -10,16 +10,24 @@ import (
 // cheaper than one for each call: links say when they want a visit, and while
 // no call is in flight nobody wakes at all.
 type reaper struct {
-	mu    sync.Mutex
-	links map[*outLink]struct{}
-	jobs  []func(now int64) int64 // visited like links
+	mu    sync.Mutex // guards links
+	links map[visited]struct{}
 
 	wakeAt atomic.Int64 // nanos of the next visit
 	kick   chan struct{}
 }
 
+// A visited is a link. visit returns when to come again; nextVisit holds it.
+type visited interface {
+	visit(now int64) int64
+	nextVisit() *atomic.Int64
+}
+
+func (l *outLink) nextVisit() *atomic.Int64 { return &l.next }
+func (l *inLink) nextVisit() *atomic.Int64  { return &l.next }
+
 func newReaper() *reaper {
-	r := &reaper{links: make(map[*outLink]struct{}), kick: make(chan struct{}, 1)}
+	r := &reaper{links: make(map[visited]struct{}), kick: make(chan struct{}, 1)}
 	r.wakeAt.Store(noNext)
 	return r
 }
@@ -47,13 +55,13 @@ func lowerTo(v *atomic.Int64, at int64) bool {
 	}
 }
 
-func (r *reaper) add(l *outLink) {
+func (r *reaper) add(l visited) {
 	r.mu.Lock()
 	r.links[l] = struct{}{}
 	r.mu.Unlock()
 }
 
-func (r *reaper) remove(l *outLink) {
+func (r *reaper) remove(l visited) {
 	r.mu.Lock()
 	delete(r.links, l)
 	r.mu.Unlock()
@@ -85,17 +93,18 @@ func (r *reaper) visitAll() {
 	r.wakeAt.Store(noNext)
 	now := nanos()
 	r.mu.Lock()
-	due := make([]*outLink, 0, len(r.links))
+	due := make([]visited, 0, len(r.links))
 	for l := range r.links {
 		due = append(due, l)
 	}
 	r.mu.Unlock()
 	for _, l := range due {
-		at := l.next.Load()
+		next := l.nextVisit()
+		at := next.Load()
 		if at <= now {
-			l.next.Store(noNext)
+			next.Store(noNext)
 			at = l.visit(now)
-			lowerTo(&l.next, at)
+			lowerTo(next, at)
 		}
 		if at != noNext {
 			lowerTo(&r.wakeAt, at)

@@ -64,6 +64,7 @@ func (l *outLink) open(ctx context.Context, h wire.Header, first flat.Message, a
 	if err := l.request(ctx, s, h, first, at); err != nil {
 		return nil, err
 	}
+	wakeUp(l.takeOver) // nobody leads for a stream
 	if ctx.Done() != nil {
 		st.mu.Lock()
 		st.unstop = context.AfterFunc(ctx, func() { st.abandon(ctx.Err()) })

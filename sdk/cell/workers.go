@@ -80,7 +80,7 @@ func (w *workers) next() *Call {
 func (w *workers) loop(c *Call) {
 	for {
 		for ; c != nil; c = w.next() {
-			c.run()
+			c.run(nanos())
 		}
 		if w.idle.Add(1) > maxIdle {
 			w.idle.Add(-1)

@@ -19,6 +19,7 @@ const (
 	highWater = 512 << 10        // bytes waiting to be written before senders wait
 	hardWater = 8 << 20          // bytes of answers nobody reads before the link is ended
 	keepWater = 1 << 20          // larger buffers are not kept
+	corkLimit = 64 << 10         // bytes that corked replies may wait for more
 	stallSize = 256 << 10        // bytes of one blocking write
 	stallTime = 30 * time.Second // in which the socket must take some of them
 )
@@ -141,22 +142,40 @@ func (w *writer) lock() error {
 	return nil
 }
 
-// unlock ends an append. The caller becomes the one who writes if nobody is;
-// with others about (crowd), it lets them append first.
-func (w *writer) unlock(crowd bool) {
+// A company says who else is about to append, and so when to write.
+type company uint8
+
+const (
+	alone  company = iota // nobody: write at once
+	crowd                 // others: let them append first, then write for all
+	corked                // this goroutine itself: it calls uncork when it is done
+)
+
+// unlock ends an append. The caller becomes the one who writes if nobody is.
+func (w *writer) unlock(how company) {
 	if len(w.buf) > hardWater {
 		w.failLocked(errors.New("other side does not read: 8 MiB are waiting"))
 	}
-	if w.busy || w.err != nil {
+	if w.busy || w.err != nil || how == corked && len(w.buf) < corkLimit {
 		w.mu.Unlock()
 		return
 	}
 	w.busy = true
 	w.mu.Unlock()
-	if crowd {
+	if how == crowd {
 		runtime.Gosched()
 	}
 	w.flush()
+}
+
+// uncork writes what was appended corked.
+func (w *writer) uncork() {
+	w.mu.Lock()
+	if len(w.buf) == 0 {
+		w.mu.Unlock()
+		return
+	}
+	w.unlock(alone)
 }
 
 // flush writes until nothing is left or the socket is full.
@@ -247,6 +266,16 @@ func await(ready, stop, done <-chan struct{}, until time.Time) error {
 		return &sdk.Error{Code: sdk.CodeCancelled, Text: "cancelled while waiting"}
 	case <-timeout:
 		return &sdk.Error{Code: sdk.CodeDeadline, Text: "deadline passed while waiting"}
+	}
+}
+
+// ended reports whether nothing can be written any more.
+func (w *writer) ended() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -1,0 +1,89 @@
+package cell
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// As long as handlers are quick, a link's reader runs them itself, one after
+// the other, and writes all their replies at once: handing a call to another
+// goroutine takes longer than such a handler. While it runs one nobody reads
+// the link; if the handler is still running after inlineLimit, the reaper lets
+// another goroutine read on, and the next calls go to workers.
+const (
+	inlineLimit = time.Millisecond
+	inlineQuick = 50 * time.Microsecond // a handler that took longer sends the next calls to workers
+	minShun     = 64                    // so many of them, doubled each time in a row
+	maxShun     = 4096
+)
+
+// An inline is the right to read an incoming link: the generation of its
+// reader, and whether that runs a handler. Both are in one word, gen<<1 |
+// running, so that the reaper and the reader can not both win.
+type inline struct {
+	word  atomic.Uint64
+	since atomic.Int64 // nanos: when the handler began
+	shun  int          // calls to leave to workers; of the reader
+	next  int          // how many the next time; of the reader
+}
+
+// mayInline reports whether the reader should run a call that it just read.
+func (l *inLink) mayInline(c *Call) bool {
+	if l.inline.shun > 0 {
+		l.inline.shun--
+		return false
+	}
+	return c.ctx.stream == nil && l.m.workers.limit == 0
+}
+
+// runInline runs the call that start left to the reader. It reports whether
+// the reader may go on; if not, another goroutine reads since.
+func (l *inLink) runInline() bool {
+	c := l.own
+	l.own = nil
+	gen := l.inline.word.Load() >> 1
+	begun := l.r.now
+	l.inline.since.Store(begun)
+	l.inline.word.Store(gen<<1 | 1)
+	l.m.reaper.lower(&l.next, begun+int64(inlineLimit))
+	c.corked = true
+	took := c.run(begun)
+	if !l.inline.word.CompareAndSwap(gen<<1|1, gen<<1) {
+		l.w.uncork() // a reply that came too late to go with others
+		return false
+	}
+	l.r.now += took
+	if took > int64(inlineQuick) {
+		l.leaveToWorkers()
+	} else {
+		l.inline.next = 0
+	}
+	return true
+}
+
+// leaveToWorkers sends the next calls to workers: more of them each time.
+func (l *inLink) leaveToWorkers() {
+	l.inline.next = min(max(2*l.inline.next, minShun), maxShun)
+	l.inline.shun = l.inline.next
+}
+
+// visit is the reaper's: it replaces a reader whose handler takes long.
+func (l *inLink) visit(now int64) int64 {
+	word := l.inline.word.Load()
+	if word&1 == 0 {
+		if n := l.calls.Load(); n != l.visited {
+			l.visited = n // calls go on: look again, rather than be told by each
+			return now + int64(inlineLimit)
+		}
+		return noNext
+	}
+	if due := l.inline.since.Load() + int64(inlineLimit); due > now {
+		return due
+	}
+	if l.inline.word.CompareAndSwap(word, (word>>1+1)<<1) {
+		l.leaveToWorkers() // the next reader's; it does not run yet
+		l.w.uncork()
+		l.m.wg.Go(l.read)
+	}
+	return noNext
+}
