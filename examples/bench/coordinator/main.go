@@ -16,6 +16,7 @@ import (
 type options struct {
 	json     string
 	quick    bool
+	only     string
 	replicas int
 	rounds   int
 	round    time.Duration
@@ -41,6 +42,7 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.json, "json", "", "write the results to this file, too")
 	fs.BoolVar(&o.quick, "quick", false, "measure next to nothing: for tests")
 	fs.IntVar(&o.replicas, "replicas", 4, "replicas of worker, as in the genome")
+	fs.StringVar(&o.only, "only", "", "measure only rows whose name/in-flight contains this: echo-64B/1")
 	fs.IntVar(&o.rounds, "rounds", 3, "rounds, of which the median counts")
 	fs.DurationVar(&o.round, "round", 500*time.Millisecond, "length of one round of one system")
 	fs.StringVar(&o.serve, "serve", "", "serve a baseline, grpc or raw: the coordinator starts itself so")

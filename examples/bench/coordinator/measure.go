@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -57,10 +56,10 @@ type limit struct {
 // last reply, until the limit.
 func measure(ctx context.Context, cs []caller, l limit) (*sample, error) {
 	start := make(chan struct{})
-	parts := make([]sample, len(cs))
+	parts := make([]part, len(cs))
 	var wg sync.WaitGroup
 	for i, c := range cs {
-		parts[i].latency = newLatency()
+		parts[i].took = make([]int64, 0, 1<<12)
 		wg.Go(func() { <-start; loop(ctx, c, l, &parts[i]) })
 	}
 	begin := time.Now()
@@ -70,26 +69,37 @@ func measure(ctx context.Context, cs []caller, l limit) (*sample, error) {
 	for i := range parts {
 		all.calls += parts[i].calls
 		all.errors += parts[i].errors
-		if all.latency.Merge(parts[i].latency) > 0 {
-			return nil, errors.New("merge latencies: some are out of range")
+		for _, ns := range parts[i].took {
+			if err := all.latency.RecordValues(min(ns, slowest), int64(cs[i].width)); err != nil {
+				return nil, fmt.Errorf("record latency: %w", err)
+			}
 		}
 	}
 	return all, ctx.Err()
 }
 
+// A part is what one caller measured. Its times become a histogram after the
+// round: hundreds of histograms at once would not fit into the caches, and
+// measure themselves.
+type part struct {
+	calls, errors uint64
+	took          []int64 // ns, one for each time c.call returned well
+}
+
 // loop is one caller. A call begins when the one before ended, so one reading
-// of the clock serves both.
-func loop(ctx context.Context, c caller, l limit, s *sample) {
+// of the clock serves both. No system's calls can be cancelled: ctx ends the
+// loop between two of them.
+func loop(ctx context.Context, c caller, l limit, s *part) {
 	begin := time.Now()
 	before := begin
 	for s.errors < maxErrors && ctx.Err() == nil {
-		err := c.call(ctx)
+		err := c.call(context.Background())
 		now := time.Now()
 		s.calls += uint64(c.width)
 		if err != nil {
 			s.errors += uint64(c.width)
 		} else {
-			_ = s.latency.RecordValues(min(int64(now.Sub(before)), slowest), int64(c.width)) // in range by min
+			s.took = append(s.took, int64(now.Sub(before)))
 		}
 		before = now
 		if l.calls > 0 && s.calls >= uint64(l.calls*c.width) || now.Sub(begin) >= l.time {

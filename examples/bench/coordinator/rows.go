@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cellkernel/cellkernel/examples/bench/result"
@@ -70,7 +71,7 @@ type bench struct {
 // run measures all workloads.
 func (b *bench) run(ctx context.Context) ([]result.Row, error) {
 	var rows []result.Row
-	for _, w := range originals() {
+	for _, w := range b.wanted(originals()) {
 		more, err := b.compare(ctx, w, b.four, 1)
 		if err != nil {
 			return nil, err
@@ -78,13 +79,16 @@ func (b *bench) run(ctx context.Context) ([]result.Row, error) {
 		rows = append(rows, more...)
 	}
 	for _, c := range []*cells{b.one, b.four} {
+		if !strings.Contains("burn", b.only) {
+			break
+		}
 		row, err := b.burn(ctx, c)
 		if err != nil {
 			return nil, err
 		}
 		rows = append(rows, row)
 	}
-	for _, w := range echoes() {
+	for _, w := range b.wanted(echoes()) {
 		more, err := b.compare(ctx, w, b.one, b.rounds)
 		if err != nil {
 			return nil, err
@@ -92,6 +96,13 @@ func (b *bench) run(ctx context.Context) ([]result.Row, error) {
 		rows = append(rows, more...)
 	}
 	return rows, nil
+}
+
+// wanted leaves the workloads that --only names.
+func (b *bench) wanted(list []workload) []workload {
+	return slices.DeleteFunc(list, func(w workload) bool {
+		return !strings.Contains(fmt.Sprintf("%s/%d", w.name, w.inFlight), b.only)
+	})
 }
 
 // contenders lists who takes part: one connection for all callers and one for
