@@ -209,7 +209,7 @@ func PutTime(left time.Duration) uint32 {
 	if left <= 0 {
 		return 1
 	}
-	units := (left + timeUnit - 1) / timeUnit
+	units := (left-1)/timeUnit + 1 // does not overflow
 	if units > math.MaxUint32 {
 		return 0
 	}

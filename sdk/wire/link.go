@@ -33,6 +33,7 @@ const MaxLinkHeader = 512
 
 const (
 	linkFixed  = 2 + 1 + 1 + 8
+	maxName    = 128
 	maxRefusal = 200
 )
 
@@ -42,8 +43,8 @@ func AppendLinkHeader(b []byte, h LinkHeader, key []byte) ([]byte, error) {
 	b = append(b, 0, 0, Major, 0)
 	b = binary.LittleEndian.AppendUint64(b, h.ID)
 	for _, s := range [...]string{h.Node, h.Cell, h.Wanted} {
-		if len(s) > 128 {
-			return b[:start], fmt.Errorf("encode link header: name of %d bytes: at most 128", len(s))
+		if len(s) > maxName {
+			return b[:start], fmt.Errorf("encode link header: name of %d bytes: at most %d", len(s), maxName)
 		}
 		b = append(b, byte(len(s)))
 		b = append(b, s...)
@@ -90,7 +91,7 @@ func ParseLinkHeader(b []byte, binding [32]byte, key []byte) (LinkHeader, error)
 	h.ID, h.Binding = binary.LittleEndian.Uint64(msg[4:]), binding
 	rest := msg[linkFixed:]
 	for _, s := range [...]*string{&h.Node, &h.Cell, &h.Wanted} {
-		if len(rest) < 1 || len(rest) < 1+int(rest[0]) {
+		if len(rest) < 1 || rest[0] > maxName || len(rest) < 1+int(rest[0]) {
 			return LinkHeader{}, errLinkHeader
 		}
 		*s, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
