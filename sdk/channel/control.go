@@ -35,7 +35,7 @@ const (
 	TypeDrained = "drained" // no call is running any more
 	// TypeDrain, below, is also what a cell says that drains by itself: no
 	// more links, please.
-	TypePong    = "pong"    // ID: answer to ping, given without user code
+	TypePong = "pong" // ID: answer to ping, given without user code
 )
 
 // Types of messages from a kernel to a cell.
