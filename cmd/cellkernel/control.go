@@ -46,7 +46,7 @@ func (a *app) targetCommand(verb, short string, do func(admin.Controller, contex
 				}
 				targets = append(targets, t)
 			}
-			c, err := a.connect(cmd.Context())
+			c, err := a.connectToChange(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ func (a *app) scaleCommand() *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			c, err := a.connect(cmd.Context())
+			c, err := a.connectToChange(cmd.Context())
 			if err != nil {
 				return err
 			}

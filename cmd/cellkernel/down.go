@@ -39,7 +39,7 @@ all its processes are gone.`,
 }
 
 func (a *app) down(ctx context.Context, r admin.DownRequest) error {
-	c, err := a.connect(ctx)
+	c, err := a.connectToChange(ctx)
 	if err != nil {
 		return err
 	}

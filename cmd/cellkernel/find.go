@@ -53,6 +53,32 @@ func manifestAt(path string) (string, error) {
 // directory upward, else the only one of this user. A kernel lives if it
 // answers; files prove nothing.
 func (a *app) connect(ctx context.Context) (*admin.Client, error) {
+	c, err := a.here(ctx)
+	if c != nil || err != nil {
+		return c, err
+	}
+	return a.onlyOne(ctx)
+}
+
+// connectToChange is connect for commands that change what runs: they never
+// mean a kernel that just happens to be the only one.
+func (a *app) connectToChange(ctx context.Context) (*admin.Client, error) {
+	c, err := a.here(ctx)
+	if c != nil || err != nil {
+		return c, err
+	}
+	if c, err = a.onlyOne(ctx); err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	genome := printable(c.Version().Genome)
+	return nil, withHint(sdk.Errorf(sdk.CodeNotFound, "find kernel: none runs here, and %s is not here", genome),
+		"if you mean that one, say --genome %s", genome)
+}
+
+// here finds the kernel that was named, or the nearest from the working
+// directory upward; nil if there is none.
+func (a *app) here(ctx context.Context) (*admin.Client, error) {
 	file, err := a.genomeFile()
 	if err != nil {
 		return nil, err
@@ -69,10 +95,7 @@ func (a *app) connect(ctx context.Context) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c, err := nearest(ctx, dir, own); c != nil || err != nil {
-		return c, err
-	}
-	return a.onlyOne(ctx)
+	return nearest(ctx, dir, own)
 }
 
 // kernelOf returns the kernel that runs the given manifest, or nil if none

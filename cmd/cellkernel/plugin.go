@@ -58,7 +58,7 @@ func (a *app) pluginRestartCommand() *cobra.Command {
 		Long:  `Restart takes "transport-quic", or "quic" where only one plugin is called that.`,
 		Args:  args(1, 1), ValidArgsFunction: a.completePlugins,
 		RunE: func(cmd *cobra.Command, words []string) error {
-			c, err := a.connect(cmd.Context())
+			c, err := a.connectToChange(cmd.Context())
 			if err != nil {
 				return err
 			}

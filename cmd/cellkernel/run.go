@@ -33,7 +33,7 @@ cell's own, so that a debugger or a test can be that cell.`,
 			if err != nil {
 				return usage(fmt.Errorf("run: %w", err))
 			}
-			c, err := a.connect(cmd.Context())
+			c, err := a.connectToChange(cmd.Context())
 			if err != nil {
 				return err
 			}

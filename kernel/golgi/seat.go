@@ -55,7 +55,6 @@ func (s *seat) endpoint() string { return fmt.Sprintf("%s@%d", s, s.id.Incarnati
 type ticket struct {
 	id      Replica
 	welcome channel.Welcome
-	free    bool
 	expire  *time.Timer
 }
 

@@ -173,7 +173,7 @@ func TestPanicBecomesATypedError(t *testing.T) {
 		if string(c.Request()) == "panic" {
 			panic("oh")
 		}
-		return echo(nil, c)
+		return echo(context.Background(), c)
 	}))
 	c := k.Synapse("echo").Client(&echoDesc)
 	_, err := c.Call(t.Context(), mEcho, &raw{[]byte("panic")})
@@ -276,7 +276,7 @@ func TestConcurrencyQueues(t *testing.T) {
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 		}
 		defer now.Add(-1)
-		return echo(nil, c)
+		return echo(context.Background(), c)
 	}), celltest.Concurrency(2))
 	c := k.Synapse("echo").Client(&echoDesc)
 	var wg sync.WaitGroup
@@ -301,7 +301,7 @@ func TestBalanceReachesAllReplicas(t *testing.T) {
 	for i := range counts {
 		k.Serve("echo", registerEcho(func(_ context.Context, c *cell.Call) error {
 			counts[i].Add(1)
-			return echo(nil, c)
+			return echo(context.Background(), c)
 		}))
 	}
 	c := k.Synapse("echo").Client(&echoDesc)

@@ -23,9 +23,6 @@ const (
 // streamsIn reports whether the caller sends a stream.
 func (s Shape) streamsIn() bool { return s == ClientStream || s == Bidi }
 
-// streamsOut reports whether the server sends a stream.
-func (s Shape) streamsOut() bool { return s == ServerStream || s == Bidi }
-
 // A Desc describes a service. Generated code has one for each interface
 // marked //cell:service; servers and clients share it. It must not change.
 type Desc struct {

@@ -57,11 +57,11 @@ type GreeterViews interface {
 // concurrently. It panics after m has begun to serve.
 func RegisterGreeterViews(m *cell.Membrane, impl GreeterViews) {
 	m.Register(&greeterDesc,
-		serveGreeterGreetView(impl),
+		serveViewGreeterGreet(impl),
 	)
 }
 
-func serveGreeterGreetView(impl GreeterViews) cell.Handler {
+func serveViewGreeterGreet(impl GreeterViews) cell.Handler {
 	pool := sync.Pool{New: func() any { return new(Greeting) }}
 	return func(ctx context.Context, c *cell.Call) error {
 		in, err := ParseNameView(c.Request())
@@ -100,8 +100,7 @@ func (c GreeterClient) Greet(ctx context.Context, who *Name) (*Greeting, error) 
 	return out, nil
 }
 
-// GreetView is Greet with a reply that is read in place. The caller
-// releases it.
+// GreetView is Greet with a reply that is read in place: release it.
 func (c GreeterClient) GreetView(ctx context.Context, who *Name) (GreetingLease, error) {
 	vesicle, err := c.client.Call(ctx, 0, who)
 	if err != nil {
