@@ -38,7 +38,7 @@ func parse(args []string) (options, error) {
 	fs := flag.NewFlagSet("observer", flag.ContinueOnError)
 	fs.StringVar(&o.json, "json", "", "write the results to this file, too")
 	fs.IntVar(&o.replicas, "replicas", 50, "replicas of chatterbox, as in the genome")
-	fs.IntVar(&o.rate, "rate", 12_000, "messages a second, of all replicas together")
+	fs.IntVar(&o.rate, "rate", 10_500, "messages a second, of all replicas together")
 	fs.DurationVar(&o.time, "time", 30*time.Second, "how long they talk")
 	fs.IntVar(&o.calls, "calls", 10_000, "plain calls to the name all share")
 	fs.BoolVar(&quick, "quick", false, "measure next to nothing: for tests")

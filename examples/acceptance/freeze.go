@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/cellkernel/cellkernel/examples/acceptance/lab"
+	"github.com/cellkernel/cellkernel/examples/acceptance/probe"
+)
+
+const (
+	freezeRounds = 5
+	freezeTime   = 10 * time.Second
+	freezeRate   = 4000 // calls/s
+)
+
+// frozen is what one round of standing still found.
+type frozen struct {
+	ratio    float64 // of rates
+	failed   uint64
+	calls    uint64
+	restarts int
+	link     time.Duration // until a link was there, after the kernel went on
+}
+
+func tryFreeze(ctx context.Context, l *lab.Lab, f findings) error {
+	worst := frozen{ratio: 1e9}
+	for range freezeRounds {
+		x, err := freeze(ctx, l)
+		if err != nil {
+			return err
+		}
+		worst.ratio, worst.link = min(worst.ratio, x.ratio), max(worst.link, x.link)
+		worst.failed += x.failed
+		worst.calls += x.calls
+		worst.restarts += x.restarts
+	}
+	f.add("freeze-rate", worst.ratio >= 0.9, "%.3f", worst.ratio)
+	f.add("freeze-calls", worst.failed == 0, "%d of %d", worst.failed, worst.calls)
+	f.add("freeze-restarts", worst.restarts == 0, "%d", worst.restarts)
+	f.add("freeze-link", worst.link <= time.Second, "%s", worst.link.Round(time.Millisecond))
+	return nil
+}
+
+// freeze stops a kernel and its plugins under load. The call to the spare
+// target, which nobody has called before, is made while they stand still.
+func freeze(ctx context.Context, l *lab.Lab) (*frozen, error) {
+	k, err := l.Boot(ctx, "freeze", targets)
+	if err != nil {
+		return nil, err
+	}
+	before, err := k.PS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := startLoad(ctx, k, freezeRate); err != nil {
+		return nil, err
+	}
+	half := uint32((freezeTime + freezeTime/2).Milliseconds())
+	if err := k.Call(ctx, "load.Later", probe.Later{Cell: "spare", AfterMS: half}, &probe.None{}); err != nil {
+		return nil, err
+	}
+	stopped, going, err := standStill(ctx, k, before)
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, freezeTime); err != nil {
+		return nil, err
+	}
+	r, err := stopLoad(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	x := &frozen{failed: r.ReadErrors + r.WriteErrors, calls: r.Calls, ratio: ratioOf(r, stopped, going)}
+	var o probe.Outcome
+	if err := k.Call(ctx, "load.Outcome", probe.None{}, &o); err != nil {
+		return nil, err
+	}
+	if o.Error != "" || o.At < stopped {
+		return nil, fmt.Errorf("open a link meanwhile: %q, %s after the stop", o.Error, time.Duration(o.At-stopped))
+	}
+	x.link = time.Duration(max(0, o.At-going))
+	after, err := k.PS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	x.restarts = changed(before, after)
+	return x, k.Down(ctx)
+}
+
+// standStill stops kernel and plugins after a while, and lets them go on. The
+// times are those of probe.Now.
+func standStill(ctx context.Context, k *lab.Kernel, list []lab.Process) (stopped, going int64, err error) {
+	if err := pause(ctx, freezeTime); err != nil {
+		return 0, 0, err
+	}
+	signal := func(sig syscall.Signal) error {
+		for _, p := range list { // the kernel first, so that it misses nobody
+			if p.Kind != "cell" {
+				if err := k.Signal(p, sig); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	if err := signal(syscall.SIGSTOP); err != nil {
+		return 0, 0, err
+	}
+	if stopped, err = probe.Now(); err != nil {
+		return 0, 0, err
+	}
+	slept := pause(ctx, freezeTime)
+	if err := signal(syscall.SIGCONT); err != nil {
+		return 0, 0, err
+	}
+	if going, err = probe.Now(); err != nil {
+		return 0, 0, err
+	}
+	return stopped, going, slept
+}
+
+// ratioOf compares the rate while all stood still with that of the times of
+// equal length before and after it.
+func ratioOf(r *probe.Report, stopped, going int64) float64 {
+	const tenth = int64(100 * time.Millisecond)
+	from, to := int((stopped-r.Begin)/tenth)+1, int((going-r.Begin)/tenth)
+	n := to - from
+	rate := func(from, to int) (sum float64) {
+		from, to = max(0, from), min(to, len(r.Answered))
+		for _, x := range r.Answered[from:max(from, to)] {
+			sum += float64(x)
+		}
+		return sum / float64(max(1, to-from))
+	}
+	around := (rate(from-n, from-1) + rate(to+1, min(to+n, len(r.Answered)-1))) / 2
+	return rate(from, to) / max(around, 1)
+}
+
+// changed counts processes that have another number or more restarts.
+func changed(before, after []lab.Process) int {
+	n := 0
+	for _, p := range before {
+		for _, q := range after {
+			if p.Kind == q.Kind && p.Name == q.Name && p.Replica == q.Replica && (p.PID != q.PID || p.Restarts != q.Restarts) {
+				n++
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,84 @@
+package main
+
+import "time"
+
+// groups are all rows, in the order in which they are tried.
+func groups() []group {
+	return []group{
+		{"boot", 5 * time.Minute, []row{
+			{ID: "hello-median", What: "up examples/hello, binaries up to date: to the job's line, median of 10", Bound: "<= 1 s"},
+			{ID: "hello-worst", What: "the same, the worst of 10", Bound: "<= 2 s"},
+			{ID: "boot-plugins", What: "a kernel and its plugins ready, median of 10", Bound: "<= 300 ms"},
+			{ID: "plugin-rss", What: "memory of the largest plugin", Bound: "<= 20 MB"},
+			{ID: "idle-cpu", What: "CPU of a kernel, its plugins and 5 cells that do nothing, in 10 s", Bound: "<= 50 ms"},
+		}, tryBoot},
+		{"bench", 10 * time.Minute, []row{
+			{ID: "bench-64", What: "calls/s by gRPC, 64 B, 64 in flight", Bound: ">= 10 x"},
+			{ID: "bench-256", What: "calls/s by gRPC, 64 B, 256 in flight", Bound: ">= 20 x"},
+			{ID: "bench-64k", What: "calls/s by gRPC, 64 KiB, 8 in flight", Bound: ">= 6 x"},
+			{ID: "bench-median", What: "median by that of the raw socket, 64 B, 1 in flight", Bound: "<= 1.5 x"},
+			{ID: "bench-rate", What: "calls/s, 64 B, 64 in flight", Bound: ">= 100000"},
+			{ID: "bench-errors", What: "errors of all rows, and claims that do not hold", Bound: "0, 0"},
+			{ID: "burn-cpu", What: "CPU of the workers by calls x 1 ms", Bound: ">= 0.95"},
+			{ID: "burn-scale", What: "four replicas by one, on two cores or more", Bound: ">= 1.7 x"},
+		}, tryBench},
+		{"mesh", 5 * time.Minute, []row{
+			{ID: "mesh-boot", What: "50 replicas serve after the start of up, binaries up to date", Bound: "<= 2 s"},
+			{ID: "mesh-rate", What: "messages/s for 30 s", Bound: ">= 10000"},
+			{ID: "mesh-equal", What: "messages received by messages sent", Bound: "equal"},
+			{ID: "mesh-p99", What: "one-way latency of 99 of 100 messages", Bound: "< 5 ms"},
+			{ID: "mesh-reach", What: "others every replica reached; messages to oneself", Bound: ">= 10; 0"},
+			{ID: "mesh-share", What: "share of 10000 plain calls that a replica answered", Bound: "1-4 %"},
+		}, tryMesh},
+		{"worker", 5 * time.Minute, []row{
+			{ID: "worker-late", What: "one of four replicas killed 20 times at 2000 calls/s: calls outlive their deadline by", Bound: "<= 100 ms"},
+			{ID: "worker-idempotent", What: "the same: failed calls of idempotent methods", Bound: "0"},
+			{ID: "worker-others", What: "the same: failed calls of others that are not unavailable", Bound: "0"},
+			{ID: "worker-back", What: "the same: until the replica is ready again, the worst", Bound: "<= 1 s"},
+		}, tryWorker},
+		{"plugin", 10 * time.Minute, []row{
+			{ID: "plugin-kill", What: "every plugin killed 10 times: ready again, the worst", Bound: "<= 1 s"},
+			{ID: "plugin-stop", What: "every plugin stopped 10 times: noticed, the worst", Bound: "<= 3 s"},
+			{ID: "plugin-replace", What: "the same: ready again, the worst", Bound: "<= 5 s"},
+			{ID: "plugin-calls", What: "failed calls between local cells meanwhile", Bound: "0"},
+		}, tryPlugin},
+		{"freeze", 8 * time.Minute, []row{
+			{ID: "freeze-rate", What: "kernel and plugins stopped for 10 s, 5 rounds: rate by the 10 s before and after, the worst", Bound: ">= 0.9"},
+			{ID: "freeze-calls", What: "the same: failed calls", Bound: "0"},
+			{ID: "freeze-restarts", What: "the same: processes started again afterwards", Bound: "0"},
+			{ID: "freeze-link", What: "the same: a link asked for meanwhile is there after it, the worst", Bound: "<= 1 s"},
+		}, tryFreeze},
+		{"crash", 8 * time.Minute, []row{
+			{ID: "crash-left", What: "kernel killed 30 times beside a cell that forks, setsids and ignores SIGTERM: processes left after 2 s", Bound: "0"},
+			{ID: "crash-next", What: "the same: the next up starts clean", Bound: "30 of 30"},
+		}, tryCrash},
+		{"fail", 3 * time.Minute, []row{
+			{ID: "fail-exit", What: "a cell that exits at start: up fails, names it, shows its last lines", Bound: "<= 5 s"},
+			{ID: "fail-messages", What: "genomes with a mistake that up explains", Bound: "8 of 8"},
+		}, tryFail},
+		{"links", 5 * time.Minute, []row{
+			{ID: "links-fds", What: "10000 links opened and closed: descriptors more in kernel, plugin, cell", Bound: "0"},
+			{ID: "links-goroutines", What: "the same: goroutines more in the cell", Bound: "0"},
+			{ID: "links-heap", What: "the same: heap more in the cell", Bound: "<= 1 MiB"},
+		}, tryLinks},
+		{"hostile", 5 * time.Minute, []row{
+			{ID: "hostile-ended", What: "4 GiB lengths, garbage, calls before settings: links ended", Bound: "3 of 3"},
+			{ID: "hostile-rss", What: "the same, one byte a second and a flood of log lines: memory more of kernel and cell", Bound: "<= 64 MiB"},
+			{ID: "hostile-p99", What: "the same: bystanders' p99 by that before", Bound: "<= 2 x"},
+			{ID: "hostile-log", What: "the same: log lines that name the culprit, per mistake", Bound: "1"},
+		}, tryHostile},
+		{"roll", 4 * time.Minute, []row{
+			{ID: "roll-calls", What: "four replicas replaced by a version with an added field and method, at 2000 calls/s: failed calls", Bound: "0"},
+			{ID: "roll-new", What: "the same: the added method answers", Bound: "yes"},
+			{ID: "roll-only", What: "up with an edited genome: processes touched that did not change", Bound: "0"},
+		}, tryRoll},
+		{"static", 2 * time.Minute, []row{
+			{ID: "static-linked", What: "cellkernel built without cgo needs no loader", Bound: "yes"},
+			{ID: "static-boot", What: "it boots built cells in an empty root directory", Bound: "yes"},
+		}, tryStatic},
+		{"readme", 30 * time.Minute, []row{
+			{ID: "readme-up", What: "fresh clone: go run ./cmd/cellkernel up examples/bench/genome.toml", Bound: "exit code 0"},
+			{ID: "readme-test", What: "fresh clone: go test ./...", Bound: "exit code 0"},
+		}, tryReadme},
+	}
+}

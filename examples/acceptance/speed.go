@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cellkernel/cellkernel/examples/acceptance/lab"
+	"github.com/cellkernel/cellkernel/examples/bench/result"
+)
+
+func tryBench(ctx context.Context, l *lab.Lab, f findings) error {
+	out := filepath.Join(l.Dir, "bench.json")
+	_, _, err := l.Text(ctx, 8*time.Minute, "CELL'S CLAIMS", "up", filepath.Join(l.Repo, "examples", "bench", "genome.toml"),
+		"--set", fmt.Sprintf("cells.coordinator.args=[%q,%q,%q,%q]", "--replicas", "4", "--json", out))
+	if err != nil {
+		return err
+	}
+	r, err := result.Read(out)
+	if err != nil {
+		return err
+	}
+	ratio := func(id, key string, bound float64) {
+		x := r.Ratios[key].VsGRPC
+		f.add(id, x >= bound, "%.1f x", x)
+	}
+	ratio("bench-64", "echo-64B/64", 10)
+	ratio("bench-256", "echo-64B/256", 20)
+	ratio("bench-64k", "echo-64KiB/8", 6)
+	one, _ := result.Find(r.Results, "echo-64B", 1, result.Cellkernel)
+	raw, ok := result.Find(r.Results, "echo-64B", 1, result.Raw)
+	if ok && raw.P50US > 0 {
+		f.add("bench-median", one.P50US <= 1.5*raw.P50US, "%.2f x (%.1f us, raw %.1f us)", one.P50US/raw.P50US, one.P50US, raw.P50US)
+	}
+	many, _ := result.Find(r.Results, "echo-64B", 64, result.Cellkernel)
+	f.add("bench-rate", many.CallsPerS >= 100_000, "%.0f", many.CallsPerS)
+	var errs uint64
+	for _, row := range r.Results {
+		errs += row.Errors
+	}
+	broken := 0
+	for _, c := range r.Claims {
+		switch {
+		case strings.HasPrefix(c.Claim, "burn-4: "):
+			f.add("burn-cpu", c.OK, "%s", c.Value)
+		case strings.HasPrefix(c.Claim, "burn-4 by burn-1"):
+			f.add("burn-scale", c.OK, "%s", c.Value)
+		case !c.OK:
+			broken++
+		}
+	}
+	f.add("bench-errors", errs == 0 && broken == 0, "%d, %d", errs, broken)
+	return nil
+}
+
+func tryMesh(ctx context.Context, l *lab.Lab, f findings) error {
+	genome := filepath.Join(l.Repo, "examples", "mesh", "genome.toml")
+	args := func(more ...string) string {
+		list := append([]string{"--replicas", "50"}, more...)
+		return fmt.Sprintf("cells.observer.args=[\"%s\"]", strings.Join(list, `","`))
+	}
+	if _, _, err := l.Text(ctx, 2*time.Minute, "50/50", "up", genome, "--set", args("--quick")); err != nil { // builds
+		return err
+	}
+	out := filepath.Join(l.Dir, "mesh.json")
+	boot, _, err := l.Text(ctx, 2*time.Minute, "50/50", "up", genome, "--set", args("--json", out))
+	if err != nil {
+		return err
+	}
+	f.add("mesh-boot", boot <= 2*time.Second, "%s", boot.Round(time.Millisecond))
+	r, err := result.Read(out)
+	if err != nil {
+		return err
+	}
+	if len(r.Claims) != 6 {
+		return fmt.Errorf("read mesh: %d claims, want 6", len(r.Claims))
+	}
+	for i, id := range []string{"mesh-rate", "mesh-equal", "mesh-p99", "mesh-reach", "", "mesh-share"} {
+		if id != "" {
+			f.add(id, r.Claims[i].OK, "%s", r.Claims[i].Value)
+		}
+	}
+	reach, self := r.Claims[3], r.Claims[4]
+	f.add("mesh-reach", reach.OK && self.OK, "%s; %s", reach.Value, self.Value)
+	return nil
+}
