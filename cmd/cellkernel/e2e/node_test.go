@@ -160,7 +160,8 @@ func (k *kernel) finish() {
 	_ = k.cmd.Process.Signal(syscall.SIGCONT) // or stopped
 	<-k.ended
 	if k.n.t.Failed() {
-		k.n.t.Logf("cellkernel %s wrote:\n%s", strings.Join(k.cmd.Args[1:], " "), k.err.String())
+		text := k.err.String()
+		k.n.t.Logf("cellkernel %s wrote, at last:\n%s", strings.Join(k.cmd.Args[1:], " "), text[max(0, len(text)-8192):])
 	}
 	if k.cmd.Args[1] != "up" {
 		return
@@ -241,12 +242,12 @@ func (o *output) await(t *testing.T, text string) {
 			return
 		}
 		if over {
-			t.Fatalf("ended before it wrote %q, but wrote:\n%s", text, o)
+			t.Fatalf("ended before it wrote %q", text)
 		}
 		select {
 		case <-grown:
 		case <-late:
-			t.Fatalf("did not write %q, but:\n%s", text, o)
+			t.Fatalf("did not write %q", text)
 		}
 	}
 }

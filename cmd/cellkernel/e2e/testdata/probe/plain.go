@@ -56,8 +56,8 @@ func listen(args []string) error {
 	return srv.Serve(ln)
 }
 
-// flood prints numbered lines as fast as it can, then says how long it took
-// and stays.
+// flood prints numbered lines as fast as it can, then says how long it took,
+// also in a file if that is its second argument, and stays.
 func flood(args []string) error {
 	begun := time.Now()
 	w := bytes.NewBuffer(nil)
@@ -73,6 +73,11 @@ func flood(args []string) error {
 		return err
 	}
 	fmt.Println("flooded for", time.Since(begun).Milliseconds(), "ms")
+	if len(args) > 1 {
+		if err := os.WriteFile(args[1], []byte("through"), 0o600); err != nil {
+			return err
+		}
+	}
 	return stay()
 }
 
