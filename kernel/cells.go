@@ -156,7 +156,7 @@ func (k *Kernel) welcome(name sdk.CellName) channel.Welcome {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.genome.Cells[name]
-	w := channel.Welcome{Links: k.genome.Golgi.Links}
+	w := channel.Welcome{Links: k.genome.Golgi.Links, MaxMessage: int(k.genome.Golgi.MaxMessage)}
 	if c == nil {
 		return w
 	}

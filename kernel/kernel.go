@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/metrics"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -31,6 +33,8 @@ const (
 	endTimeout  = 5 * time.Second  // for what is killed to be gone
 	downTimeout = 30 * time.Second // for cells to drain, unless asked otherwise
 	pluginGrace = 2 * time.Second  // for plugins to close what they hold
+
+	metricsTimeout = 5 * time.Second // for one scrape
 )
 
 // Options are what a kernel is made of. All but Stdout and Origins are required.
@@ -175,6 +179,9 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 	}
 	k.cells = supervisor.New(k.spawner, k.hooks(), k.log)
 	close(k.started)
+	if err := k.openMetrics(end); err != nil {
+		return err
+	}
 	return k.openAdmin(end)
 }
 
@@ -308,7 +315,7 @@ func (k *Kernel) openAdmin(end *closers) error {
 	if err != nil {
 		return err
 	}
-	srv := admin.NewServer(k, admin.Options{})
+	srv := admin.NewServer(k, admin.Options{Metrics: metrics.Handler(k), Log: k.log})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := srv.Serve(ln); err != nil {
@@ -323,6 +330,30 @@ func (k *Kernel) openAdmin(end *closers) error {
 		wg.Wait()
 		return err
 	})
+	return nil
+}
+
+// openMetrics serves metrics over TCP, if the genome asks for it. The admin
+// socket has them in any case.
+func (k *Kernel) openMetrics(end *closers) error {
+	addr := k.genome.Kernel.Metrics
+	if addr == "" {
+		return nil
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics.Handler(k))
+	srv := &http.Server{Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: 16 << 10}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := srv.Serve(ln); err != http.ErrServerClosed {
+			k.log.Error("metrics ended", "error", err)
+		}
+	})
+	end.add(func() error { err := srv.Close(); wg.Wait(); return err })
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/kernel/metrics"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -131,6 +132,31 @@ func (k *Kernel) Config(context.Context) ([]admin.Setting, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.origins), nil
+}
+
+// MetricProcesses implements [metrics.Source].
+func (k *Kernel) MetricProcesses() []metrics.Process {
+	all, _ := k.Processes(context.Background()) // has no way to fail
+	var list []metrics.Process
+	for _, p := range all {
+		list = append(list, metrics.Process{
+			Kind: p.Kind, Name: p.Name, State: string(p.State), Replica: p.Replica, Restarts: p.Restarts,
+			CPU: float64(p.CPUUS) / 1e6, RSS: p.RSSBytes,
+		})
+	}
+	return list
+}
+
+// MetricCalls implements [metrics.Source].
+func (k *Kernel) MetricCalls() []metrics.Calls {
+	var list []metrics.Calls
+	for _, f := range k.golgi.Flows() {
+		list = append(list, metrics.Calls{
+			From: string(f.From), To: string(f.To), Links: f.Links, Calls: f.Stats.Calls, Errors: f.Stats.Errors,
+			Handler: float64(f.Stats.HandlerUS) / 1e6, In: f.Stats.BytesIn, Out: f.Stats.BytesOut,
+		})
+	}
+	return list
 }
 
 // cellStatuses sums up the replicas of each cell.

@@ -133,11 +133,11 @@ func (g *Golgi) admit(h wire.LinkHeader) (*seat, *channel.Link, *sdk.Error) {
 	if len(g.links) >= maxLinks {
 		return nil, nil, sdk.Errorf(sdk.CodeOverloaded, "route to %.80q: %d links are open", h.Wanted, maxLinks)
 	}
-	l := &link{id: h.ID, peer: h.Cell}
+	l := &link{id: h.ID, from: sdk.CellName(h.Cell)}
 	if local {
 		// Both ends are ours only if this kernel is just opening that very link.
 		l = g.links[h.ID]
-		if l == nil || l.from == nil || l.to != nil || string(l.from.id.Cell) != h.Cell {
+		if l == nil || l.caller == nil || l.to != nil || string(l.from) != h.Cell {
 			return nil, nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: unknown link", h.Wanted)
 		}
 	} else {

@@ -111,7 +111,7 @@ func (g *Golgi) dial(s *seat, id uint64, m channel.Message) (*channel.Link, *os.
 	defer conn.Close()
 	if r.link.Local {
 		g.mu.Lock()
-		g.links[id] = &link{id: id, from: s}
+		g.links[id] = &link{id: id, caller: s, from: s.id.Cell}
 		g.mu.Unlock()
 	}
 	if err := g.knock(conn, s, r); err != nil {

@@ -32,6 +32,7 @@ const (
 	maxPending   = 256             // connections whose link header has not arrived
 	maxDials     = 64              // dials of one process under way
 	maxLinks     = 1 << 16         // links known at once
+	maxPairs     = 1 << 12         // callers and answerers whose past is kept
 	headerWait   = 5 * time.Second // for a link header or its answer
 	dialWait     = 8 * time.Second // for a whole dial
 	pingEvery    = 2 * time.Second
@@ -87,6 +88,7 @@ type Golgi struct {
 	tokens map[string]*ticket
 	nextID uint64
 	links  map[uint64]*link
+	past   map[pair]channel.LinkStats // of links that are over
 }
 
 // Routes is what the manifest says of one cell: whom it may call, and by
@@ -99,10 +101,11 @@ type Routes struct {
 
 // A link is a link one of whose ends was given to a cell of this kernel.
 type link struct {
-	id       uint64
-	from, to *seat // nil where the end is at another kernel
-	peer     string
-	stats    channel.LinkStats
+	id     uint64
+	caller *seat        // who dialled it; nil if that was at another kernel, or is gone
+	from   sdk.CellName // its name
+	to     *seat        // who answers; nil until somebody does
+	stats  channel.LinkStats
 }
 
 // New makes a Golgi without cells. Close it.
@@ -115,7 +118,7 @@ func New(opt Options) *Golgi {
 		opt: opt, ctx: ctx, cancel: cancel, gate: make(chan struct{}, maxPending),
 		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
-		links: make(map[uint64]*link),
+		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
 	}
 	g.wg.Go(g.pingAll)
 	return g
@@ -157,47 +160,54 @@ func (g *Golgi) Close() {
 	g.wg.Wait()
 }
 
-// LinkInfo describes a link for people.
-type LinkInfo struct {
-	ID       uint64
-	From, To string // "coordinator#1", "worker#2", or another kernel's name for it
+// A Flow is what one cell answered another since this kernel started. Counters
+// never go back.
+type Flow struct {
+	From, To sdk.CellName
+	Links    int // open now
 	Stats    channel.LinkStats
 }
 
-// Links lists the links whose serving end is a cell of this kernel.
-func (g *Golgi) Links() []LinkInfo {
+// Flows lists who calls whom among the cells of this kernel, and who calls them
+// from elsewhere.
+func (g *Golgi) Flows() []Flow {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := make([]LinkInfo, 0, len(g.links))
+	sum := make(map[pair]*Flow, len(g.past))
+	for p, st := range g.past {
+		sum[p] = &Flow{From: p.from, To: p.to, Stats: st}
+	}
 	for _, l := range g.links {
 		if l.to == nil {
 			continue
 		}
-		from := l.peer
-		if l.from != nil {
-			from = l.from.String()
+		f := sum[l.pair()]
+		if f == nil {
+			f = &Flow{From: l.from, To: l.to.id.Cell}
+			sum[l.pair()] = f
 		}
-		out = append(out, LinkInfo{ID: l.id, From: from, To: l.to.String(), Stats: l.stats})
+		f.Links++
+		f.Stats = add(f.Stats, l.stats)
+	}
+	out := make([]Flow, 0, len(sum))
+	for _, f := range sum {
+		out = append(out, *f)
 	}
 	return out
 }
 
-// Calls returns how many calls a replica has answered in this life.
-func (g *Golgi) Calls(id Replica) uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for s := range g.seats {
-		if s.id == id {
-			n := s.past
-			for _, l := range g.links {
-				if l.to == s {
-					n += l.stats.Calls
-				}
-			}
-			return n
-		}
-	}
-	return 0
+// A pair is a caller and who answers it.
+type pair struct{ from, to sdk.CellName }
+
+func (l *link) pair() pair { return pair{l.from, l.to.id.Cell} }
+
+func add(a, b channel.LinkStats) channel.LinkStats {
+	a.Calls += b.Calls
+	a.Errors += b.Errors
+	a.HandlerUS += b.HandlerUS
+	a.BytesIn += b.BytesIn
+	a.BytesOut += b.BytesOut
+	return a
 }
 
 // newToken returns 32 random bytes in hexadecimal.

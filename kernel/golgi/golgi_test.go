@@ -318,3 +318,35 @@ func TestMessagesBeforeHelloEndTheChannel(t *testing.T) {
 		t.Errorf("got %v, want io.EOF", err)
 	}
 }
+
+func TestFlowsCountWhatCellsAnswered(t *testing.T) {
+	r := newRig(t, nil)
+	r.g.Route("store", golgi.Routes{})
+	r.g.Route("shop", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"store": {"store"}}})
+	r.serve("store", 1)
+	shop := r.serve("shop", 1)
+	for range 7 {
+		if _, err := ask(t, shop, "store", long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitCalls := func(links int) {
+		t.Helper()
+		deadline := time.Now().Add(long)
+		for {
+			fs := r.g.Flows()
+			if len(fs) == 1 && fs[0].From == "shop" && fs[0].To == "store" && fs[0].Links == links && fs[0].Stats.Calls == 7 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("got %+v, want 7 calls and %d links from shop to store", fs, links)
+			}
+			time.Sleep(10 * time.Millisecond) // cells tell their counters once a second
+		}
+	}
+	awaitCalls(1)
+	if err := shop.Close(); err != nil {
+		t.Fatal(err)
+	}
+	awaitCalls(0)
+}

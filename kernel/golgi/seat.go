@@ -29,7 +29,6 @@ type seat struct {
 	needs   map[sdk.CellName]bool
 	dials   int
 	served  int // links it answers
-	past    uint64
 	pings   int // unanswered
 }
 
@@ -358,8 +357,10 @@ func (g *Golgi) count(s *seat, m channel.Message) {
 // drop forgets a link that is over. The caller holds mu.
 func (g *Golgi) drop(l *link) {
 	delete(g.links, l.id)
-	l.to.past += l.stats.Calls
 	l.to.served--
+	if _, known := g.past[l.pair()]; known || len(g.past) < maxPairs {
+		g.past[l.pair()] = add(g.past[l.pair()], l.stats)
+	}
 }
 
 // unlist makes a process unreachable for new links. The caller holds mu.
@@ -379,8 +380,8 @@ func (g *Golgi) leave(s *seat) {
 	for _, l := range g.links {
 		if l.to == s {
 			g.drop(l)
-		} else if l.from == s {
-			l.peer, l.from = s.String(), nil
+		} else if l.caller == s {
+			l.caller = nil
 		}
 	}
 	select {

@@ -235,8 +235,8 @@ func (l *inLink) requestPart(c *Call, h wire.Header, body []byte) error {
 		return nil
 	case h.Kind != wire.KindFragment:
 		return fmt.Errorf("%s inside the request of call %d", h.Kind, h.Call)
-	case len(c.long)+len(body) > maxMessage:
-		drop(sdk.Errorf(sdk.CodeTooLarge, "receive request of more than %d bytes", maxMessage))
+	case len(c.long)+len(body) > l.m.maxMessage:
+		drop(sdk.Errorf(sdk.CodeTooLarge, "receive request of more than %d bytes", l.m.maxMessage))
 		return nil
 	case l.held.Load()+int64(len(body)) > maxBudget:
 		drop(sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d bytes of requests are in flight", l.m.welcome.Cell, l.held.Load()))

@@ -22,7 +22,7 @@ const (
 	maxCalls   = 1024      // calls in flight
 	maxRunning = 2048      // handlers at once, those that have lost or ended their call counted
 	maxBudget  = 64 << 20  // bytes of requests in flight, and of streams beyond their windows
-	maxMessage = 16 << 20  // bytes of one message
+	maxMessage = 16 << 20  // bytes of one message, unless the genome says otherwise
 	window     = 256 << 10 // cost of stream messages not yet received by user code
 	overhead   = 64        // bytes that a stream message costs besides its own
 	maxPinned  = 128       // receive buffers that leases may keep from being used again
@@ -67,7 +67,7 @@ func newLink(m *Membrane, info channel.Link, f *os.File) (*link, error) {
 // hello sends this side's settings, with the method table if it serves.
 func (l *link) hello(table []wire.Service) error {
 	b, err := wire.AppendSettings(nil, wire.Settings{
-		Major: wire.Major, Calls: maxCalls, Budget: maxBudget, Message: maxMessage, Window: window, Services: table,
+		Major: wire.Major, Calls: maxCalls, Budget: maxBudget, Message: l.m.maxMessage, Window: window, Services: table,
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,19 +33,22 @@ type Membrane struct {
 	welcome channel.Welcome
 	table   []wire.Service
 	methods []*method
-	chunks  chunkPools
-	calls   sync.Pool
-	workers workers
-	reaper  *reaper
+	// maxMessage is the length of the longest message this cell accepts, in bytes.
+	maxMessage int
+	chunks     chunkPools
+	calls      sync.Pool
+	workers    workers
+	reaper     *reaper
 
-	out      chan channel.Message // to the kernel
-	closed   chan struct{}        // closed when the kernel is gone
-	drain    chan struct{}        // closed when the kernel asks to drain
-	idle     chan struct{}        // capacity 1: the last call, or a link, ended while draining
-	draining atomic.Bool
-	inflight atomic.Int64
-	dirty    atomic.Bool // counters changed since they were last said
-	wg       sync.WaitGroup
+	out       chan channel.Message // to the kernel
+	closed    chan struct{}        // closed when the kernel is gone
+	drain     chan struct{}        // closed when the kernel asks to drain
+	idle      chan struct{}        // capacity 1: the last call, or a link, ended while draining
+	draining  atomic.Bool
+	inflight  atomic.Int64
+	dirty     atomic.Bool // counters changed since they were last said
+	wg        sync.WaitGroup
+	closeOnce func() error
 
 	mu       sync.Mutex // guards all below, and table and methods until ready
 	ready    bool
@@ -96,13 +100,14 @@ func Attach(ch *channel.Conn, hello channel.Hello) (*Membrane, error) {
 
 func newMembrane(ch *channel.Conn, w channel.Welcome) *Membrane {
 	m := &Membrane{
-		ch: ch, welcome: w, reaper: newReaper(),
+		ch: ch, welcome: w, maxMessage: cmp.Or(w.MaxMessage, maxMessage), reaper: newReaper(),
 		workers: workers{limit: w.Concurrency, work: make(chan *Call)},
 		out:     make(chan channel.Message, sayQueue),
 		closed:  make(chan struct{}), drain: make(chan struct{}), idle: make(chan struct{}, 1),
 		synapses: make(map[sdk.CellName]*Synapse), in: make(map[uint64]*inLink),
 		dials: make(map[uint64]chan dialled), timers: make(map[*time.Timer]struct{}),
 	}
+	m.closeOnce = sync.OnceValue(m.close)
 	m.wg.Go(m.listen)
 	m.wg.Go(m.speak)
 	m.wg.Go(func() { m.reaper.run(m.closed) })
@@ -477,8 +482,10 @@ func (m *Membrane) shut(err error) {
 
 // Close leaves the kernel: all links end, calls in flight fail, contexts of
 // handlers are cancelled. It waits for them, at most five seconds; the error
-// says that some handler does not return.
-func (m *Membrane) Close() error {
+// says that some handler does not return. Closing again returns the same.
+func (m *Membrane) Close() error { return m.closeOnce() }
+
+func (m *Membrane) close() error {
 	m.shut(errCellGone)
 	done := make(chan struct{})
 	go func() {

@@ -186,8 +186,8 @@ func (l *outLink) reply(s *slot, h wire.Header, body []byte) error {
 }
 
 func (l *outLink) replyPart(s *slot, h wire.Header, body []byte) error {
-	if len(s.parts)+len(body) > maxMessage {
-		return fmt.Errorf("reply of more than %d bytes", maxMessage)
+	if len(s.parts)+len(body) > l.m.maxMessage {
+		return fmt.Errorf("reply of more than %d bytes", l.m.maxMessage)
 	}
 	s.parts = append(s.parts, body...)
 	if h.Flags&wire.FlagMore == 0 {

@@ -137,8 +137,8 @@ func (s *Stream) hold(n int) error {
 
 // fragment takes more of a long message. The caller holds mu.
 func (s *Stream) fragment(h wire.Header, body []byte) error {
-	if !s.partial || len(s.part)+len(body) > maxMessage {
-		return fmt.Errorf("fragment for call %d: without a beginning, or over %d bytes", s.id, maxMessage)
+	if !s.partial || len(s.part)+len(body) > s.link.m.maxMessage {
+		return fmt.Errorf("fragment for call %d: without a beginning, or over %d bytes", s.id, s.link.m.maxMessage)
 	}
 	if err := s.hold(len(body)); err != nil {
 		return err

@@ -75,6 +75,7 @@ type Welcome struct {
 	Links       int                   `json:"links"`       // links per name, unless its axon says otherwise
 	Concurrency int                   `json:"concurrency"` // calls handled at once; 0 is no limit
 	DrainMS     int64                 `json:"drain_ms"`    // how long a drain may take
+	MaxMessage  int                   `json:"max_message"` // bytes of the longest message to accept; 0 is the sdk's
 	Axons       map[sdk.CellName]Axon `json:"axons,omitempty"`
 }
 
