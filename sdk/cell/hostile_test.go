@@ -312,14 +312,14 @@ func (h *hold) release() {
 
 func (h *hold) handle(_ context.Context, c *cell.Call) error {
 	if string(c.Request()) == "still here" {
-		return echo(nil, c)
+		return echo(context.Background(), c)
 	}
 	n := h.running.Add(1)
 	defer h.running.Add(-1)
 	for old := h.most.Load(); n > old && !h.most.CompareAndSwap(old, n); old = h.most.Load() {
 	}
 	<-h.free
-	return echo(nil, c)
+	return echo(context.Background(), c)
 }
 
 func TestBrokenLinksEndAlone(t *testing.T) {
@@ -667,7 +667,7 @@ func TestWhatALinkHoldsIsBounded(t *testing.T) {
 					p.say(wire.KindFragment, wire.FlagMore, id, part)
 				}
 			}
-			return 80 << 20
+			return 96 << 20 // of which 64 MiB are messages
 		},
 		"requests in handlers that hang": func(p *peer) uint64 {
 			for range 4 {
@@ -676,7 +676,7 @@ func TestWhatALinkHoldsIsBounded(t *testing.T) {
 					p.say(wire.KindCancel, 0, id, nil)
 				}
 			}
-			return 80 << 20
+			return 96 << 20 // of which 64 MiB are messages
 		},
 		"streamed messages that are never complete": func(p *peer) uint64 {
 			for id := range uint32(ids(300)) {

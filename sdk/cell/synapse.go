@@ -107,10 +107,12 @@ func (s *Synapse) moment(ctx context.Context) moment {
 func (s *Synapse) pick(ctx context.Context, avoid *outLink, at *moment) (*outLink, error) {
 	for {
 		if ls := *s.links.Load(); len(ls) > 0 {
-			if s.spread == "even" {
-				return ls[rand.IntN(len(ls))], nil
+			l := s.choose(ls, avoid, at.now)
+			if !l.w.ended() {
+				return l, nil
 			}
-			return choose(ls, avoid, at.now), nil
+			s.lost(l) // its reader has not come to say so yet
+			continue
 		}
 		s.mu.Lock()
 		changed, failure := s.changed, s.failure
@@ -132,6 +134,14 @@ func (s *Synapse) pick(ctx context.Context, avoid *outLink, at *moment) (*outLin
 		}
 		at.now = nanos()
 	}
+}
+
+// choose balances by what the axon asks for.
+func (s *Synapse) choose(ls []*outLink, avoid *outLink, now int64) *outLink {
+	if s.spread == "even" {
+		return ls[rand.IntN(len(ls))]
+	}
+	return choose(ls, avoid, now)
 }
 
 // connect asks for endpoints if that was not done yet, and dials the links
