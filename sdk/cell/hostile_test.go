@@ -82,7 +82,7 @@ func (p *puppeteer) run() {
 		case channel.TypeNeed:
 			err = p.ch.SendMessage(channel.Message{Type: channel.TypeEndpoints, Name: m.Name, Endpoints: &channel.Endpoints{Local: []string{string(m.Name) + "#1@1"}}})
 		case channel.TypeDial:
-			p.dials <- p.link(m.ID, channel.Link{Local: true, Cell: m.Name, Outgoing: true, Endpoint: m.Endpoint})
+			p.dials <- p.link(p.t, m.ID, channel.Link{Local: true, Cell: m.Name, Outgoing: true, Endpoint: m.Endpoint})
 		}
 		if err != nil && !errors.Is(err, unix.EPIPE) {
 			p.t.Error(err)
@@ -91,10 +91,10 @@ func (p *puppeteer) run() {
 }
 
 // link gives the cell one end of a link and returns the other one.
-func (p *puppeteer) link(id uint64, info channel.Link) *peer {
+func (p *puppeteer) link(t testing.TB, id uint64, info channel.Link) *peer {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		p.t.Error(err)
+		t.Error(err)
 		return nil
 	}
 	a, b := os.NewFile(uintptr(fds[0]), "link"), os.NewFile(uintptr(fds[1]), "link")
@@ -102,15 +102,15 @@ func (p *puppeteer) link(id uint64, info channel.Link) *peer {
 	defer b.Close()
 	info.ID = atomic.AddUint64(&p.links, 1)
 	if err := p.ch.SendMessage(channel.Message{Type: channel.TypeLink, ID: id, Link: &info}, b); err != nil {
-		p.t.Error(err)
+		t.Error(err)
 	}
 	conn, err := net.FileConn(a)
 	if err != nil {
-		p.t.Error(err)
+		t.Error(err)
 		return nil
 	}
-	p.t.Cleanup(func() { conn.Close() })
-	return &peer{t: p.t, conn: conn}
+	t.Cleanup(func() { conn.Close() })
+	return &peer{t: t, conn: conn}
 }
 
 // serve makes the cell serve echoDesc.
@@ -131,14 +131,19 @@ func (p *puppeteer) serveRegistered() {
 // open opens a link to the cell that serves; settings are exchanged.
 func (p *puppeteer) open() *peer {
 	p.t.Helper()
-	c := p.openSilent()
+	return p.openFor(p.t)
+}
+
+func (p *puppeteer) openFor(t testing.TB) *peer {
+	t.Helper()
+	c := p.link(t, 0, channel.Link{Local: true, Cell: "hostile"})
 	c.hello()
 	c.greeted()
 	return c
 }
 
 func (p *puppeteer) openSilent() *peer {
-	return p.link(0, channel.Link{Local: true, Cell: "hostile"})
+	return p.link(p.t, 0, channel.Link{Local: true, Cell: "hostile"})
 }
 
 // A peer is the other side of a link of the cell under test.
