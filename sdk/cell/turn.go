@@ -60,6 +60,7 @@ func (l *outLink) step() error {
 // stepAside lets callers read until it is the keeper's turn again.
 func (l *outLink) stepAside() {
 	l.giveTurn()
+	l.m.reaper.lower(&l.next, nanos()+int64(idleAfter))
 	done := l.w.done
 	for {
 		select {
@@ -99,8 +100,11 @@ func (l *outLink) lead(ctx context.Context, s *slot) {
 // rest is the reaper's look at a link without calls in flight: if there was
 // none for a while the keeper reads again, to notice the link's end.
 func (l *outLink) rest(now int64) int64 {
-	if l.turn.Load() != turnFree {
-		return noNext
+	switch l.turn.Load() {
+	case turnKeeper:
+		return noNext // it asks for a visit when it steps aside
+	case turnCaller:
+		return now + int64(idleAfter)
 	}
 	if n := l.calls.Load(); n != l.rested {
 		l.rested = n
