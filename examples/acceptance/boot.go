@@ -14,7 +14,7 @@ const runs = 10
 // targets is a genome with four targets, one more of another name, and a load.
 const targets = `
 [golgi]
-plugin_restarts = { max = 1000, within = "30s" }
+plugin_restarts = { max = 5, within = "1s" }
 
 [cells.target]
 command  = ["BIN/target"]

@@ -42,7 +42,7 @@ func tryCrash(ctx context.Context, l *lab.Lab, f findings) error {
 			return fmt.Errorf("after %d crashes: %w", clean, err)
 		}
 		cgroup = strings.Contains(k.Stderr(), "cgroup")
-		if err := children(l); err != nil {
+		if err := children(ctx, l); err != nil {
 			return err
 		}
 		clean++
@@ -58,23 +58,30 @@ func tryCrash(ctx context.Context, l *lab.Lab, f findings) error {
 	return nil
 }
 
-// children checks that the nasty cell has its children: without them nothing
+// children waits until the nasty cell has its children: without them nothing
 // would be tried.
-func children(l *lab.Lab) error {
-	live, err := l.Processes()
-	if err != nil {
-		return err
-	}
-	n := 0
-	for _, p := range live {
-		if filepath.Base(p.Path) == "nasty" {
-			n++
+func children(ctx context.Context, l *lab.Lab) error {
+	for end := time.Now().Add(crashWithin); ; {
+		live, err := l.Processes()
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, p := range live {
+			if filepath.Base(p.Path) == "nasty" {
+				n++
+			}
+		}
+		if n == 3 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("crash kernel: %d processes of the nasty cell, want 3", n)
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
 		}
 	}
-	if n < 3 {
-		return fmt.Errorf("crash kernel: %d processes of the nasty cell, want 3", n)
-	}
-	return nil
 }
 
 // leftAfter waits until nothing of the lab runs any more, at most so long, and

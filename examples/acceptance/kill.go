@@ -16,7 +16,8 @@ const (
 	loadDeadline = 1000 // ms
 	workerKills  = 20
 	pluginKills  = 10
-	backWithin   = 20 * time.Second // given up
+	backWithin   = 20 * time.Second        // given up
+	fresh        = 1500 * time.Millisecond // after which the kernel has forgotten a death: see targets
 )
 
 // startLoad begins to call the targets.
@@ -101,14 +102,15 @@ func tryPlugin(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	var killed, noticed, replaced time.Duration
+	var killed []time.Duration
+	var noticed, replaced time.Duration
 	for _, p := range plugins {
 		for range pluginKills {
 			d, err := killPlugin(ctx, k, p)
 			if err != nil {
 				return err
 			}
-			killed = max(killed, d)
+			killed = append(killed, d)
 		}
 		for range pluginKills {
 			n, d, err := stopPlugin(ctx, k, p)
@@ -118,7 +120,9 @@ func tryPlugin(ctx context.Context, l *lab.Lab, f findings) error {
 			noticed, replaced = max(noticed, n), max(replaced, d)
 		}
 	}
-	f.add("plugin-kill", killed <= time.Second, "%s, %d plugins", killed.Round(time.Millisecond), len(plugins))
+	slices.Sort(killed)
+	worst := killed[len(killed)-1]
+	f.add("plugin-kill", worst <= time.Second, "%s (median %s), %d plugins", worst.Round(time.Millisecond), killed[len(killed)/2].Round(time.Millisecond), len(plugins))
 	f.add("plugin-stop", noticed <= 3*time.Second, "%s", noticed.Round(time.Millisecond))
 	f.add("plugin-replace", replaced <= 5*time.Second, "%s", replaced.Round(time.Millisecond))
 	r, err := stopLoad(ctx, k)
@@ -160,7 +164,7 @@ func killPlugin(ctx context.Context, k *lab.Kernel, name string) (time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	return back, pause(ctx, 500*time.Millisecond)
+	return back, pause(ctx, fresh)
 }
 
 // stopPlugin stops a plugin and returns how long it took to notice and to
@@ -180,5 +184,5 @@ func stopPlugin(ctx context.Context, k *lab.Kernel, name string) (noticed, repla
 	if err != nil {
 		return 0, 0, err
 	}
-	return noticed, noticed + rest, pause(ctx, 500*time.Millisecond)
+	return noticed, noticed + rest, pause(ctx, fresh)
 }

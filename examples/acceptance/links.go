@@ -59,6 +59,10 @@ type level struct {
 
 func measureLevel(ctx context.Context, k *lab.Kernel) (level, error) {
 	v := level{fds: map[string]int{}}
+	// First what needs a link of its own.
+	if err := k.Call(ctx, "target.Vitals", probe.None{}, &v.vitals); err != nil {
+		return v, err
+	}
 	list, err := k.PS(ctx)
 	if err != nil {
 		return v, err
@@ -71,7 +75,7 @@ func measureLevel(ctx context.Context, k *lab.Kernel) (level, error) {
 			return v, err
 		}
 	}
-	return v, k.Call(ctx, "target.Vitals", probe.None{}, &v.vitals)
+	return v, nil
 }
 
 func tryLinks(ctx context.Context, l *lab.Lab, f findings) error {
@@ -135,6 +139,9 @@ func tryHostile(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
+	if err := loudly(ctx, k, "stop"); err != nil {
+		return err
+	}
 	before, err := residents(ctx, k)
 	if err != nil {
 		return err
@@ -143,8 +150,8 @@ func tryHostile(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	if r, err := k.Command(ctx, "start", "loud"); err != nil || r.Code != 0 {
-		return fmt.Errorf("start the loud cell: exit code %d: %w\n%s", r.Code, err, r.Stderr)
+	if err := loudly(ctx, k, "start"); err != nil {
+		return err
 	}
 	type hurt struct {
 		out string
@@ -174,9 +181,17 @@ func tryHostile(ctx context.Context, l *lab.Lab, f findings) error {
 
 const loud = `
 [cells.loud]
-command  = ["BIN/target", "-loud"]
-replicas = 0
+command = ["BIN/target", "-loud"]
 `
+
+// loudly stops or starts the loud cell.
+func loudly(ctx context.Context, k *lab.Kernel, verb string) error {
+	r, err := k.Command(ctx, verb, "loud")
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("%s the loud cell: exit code %d\n%s", verb, r.Code, r.Stderr)
+	}
+	return err
+}
 
 // residents returns the memory of the kernel and of the target.
 func residents(ctx context.Context, k *lab.Kernel) (int64, error) {
@@ -221,7 +236,7 @@ func hostileLogs(ctx context.Context, k *lab.Kernel, f findings, out string) err
 	}
 	lines := 0
 	for line := range strings.Lines(r.Stdout) {
-		if contains(line, "cell=rogue", "broke the protocol") {
+		if strings.Contains(line, "cell=rogue") {
 			lines++
 		}
 	}

@@ -35,7 +35,7 @@ func fork(env []string) error {
 		return err
 	}
 	cmd := exec.Command(self, child)
-	cmd.Env = append([]string{"GOMAXPROCS=1"}, env...)
+	cmd.Env = env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
