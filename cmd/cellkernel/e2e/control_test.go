@@ -184,6 +184,10 @@ axons = { closed = "axon://closed" }
 		{2, `w.Echo {"txet":"x"}`, "txet"},
 		{8, `w.Sleep {"ms":20000} --timeout 200ms`, "deadline"},
 		{1, "w.Fail", "panicked"},
+		{6, `w.Fail {"text":"denied"}`, "told to be denied"},
+		{5, `w.Fail {"text":"unavailable"}`, "told to be unavailable"},
+		{7, `w.Fail {"text":"no_atp"}`, "told to be no_atp"},
+		{1, `w.Fail {"text":"application"}`, "told to be application"},
 	} {
 		r := n.want(c.code, append([]string{"call"}, strings.Fields(c.args)...)...)
 		contains(t, r.err, c.says)

@@ -10,7 +10,7 @@ import (
 )
 
 // What TestMain built; read-only afterwards.
-var binary, probe, checkout string
+var binary, probe, pluginFile, checkout string
 
 // The binaries are static: one of the tests boots them where there is nothing
 // else. They are built once, for all tests.
@@ -34,8 +34,10 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	binary, probe = filepath.Join(dir, "cellkernel"), filepath.Join(dir, "probe")
-	for out, pkg := range map[string]string{binary: "./cmd/cellkernel", probe: "./cmd/cellkernel/e2e/testdata/probe"} {
+	binary, probe, pluginFile = filepath.Join(dir, "cellkernel"), filepath.Join(dir, "probe"), filepath.Join(dir, "transport-uds")
+	for out, pkg := range map[string]string{
+		binary: "./cmd/cellkernel", probe: "./cmd/cellkernel/e2e/testdata/probe", pluginFile: "./plugins/transport-uds",
+	} {
 		cmd := exec.Command("go", "build", "-o", out, pkg)
 		cmd.Dir, cmd.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {

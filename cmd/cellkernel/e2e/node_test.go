@@ -38,8 +38,8 @@ type node struct {
 	env []string
 }
 
-// newNode makes a node. PROBE in the genome is the probe's path, DIR the
-// node's directory.
+// newNode makes a node. In the genome, PROBE is the probe's path, PLUGIN that
+// of the plugin's own binary, and DIR the node's directory.
 func newNode(t *testing.T, genome string) *node {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cke") // short: it holds addresses of sockets
@@ -73,7 +73,7 @@ func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 
 func (n *node) write(name, text string) {
 	n.t.Helper()
-	text = strings.NewReplacer("PROBE", probe, "DIR", n.dir).Replace(text)
+	text = strings.NewReplacer("PROBE", probe, "PLUGIN", pluginFile, "DIR", n.dir).Replace(text)
 	err := os.MkdirAll(filepath.Dir(n.path(name)), 0o700)
 	if err == nil {
 		err = os.WriteFile(n.path(name), []byte(text), 0o600)

@@ -41,7 +41,12 @@ func (p *probe) Sleep(ctx context.Context, in *api.Pause) (*api.Reply, error) {
 	}
 }
 
-func (p *probe) Fail(context.Context, *api.Text) (*api.Reply, error) { panic("told to") }
+func (p *probe) Fail(_ context.Context, in *api.Text) (*api.Reply, error) {
+	if code, ok := sdk.ParseCode(in.Text); ok {
+		return nil, sdk.Errorf(code, "told to be %s", code)
+	}
+	panic("told to")
+}
 
 func (p *probe) Relay(_ context.Context, in *api.Route) (*api.Outcome, error) {
 	// The deadline is the route's own, so that its outcome can be told.

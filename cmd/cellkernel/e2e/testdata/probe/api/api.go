@@ -17,7 +17,7 @@ type Probe interface {
 	Work(ctx context.Context, in *Text) (*Reply, error)
 	// Sleep answers after a while, also when it drains.
 	Sleep(ctx context.Context, in *Pause) (*Reply, error)
-	// Fail panics.
+	// Fail answers with the error whose code the text names; else it panics.
 	Fail(ctx context.Context, in *Text) (*Reply, error)
 	// Relay calls Echo of another cell, under the name this cell knows it by.
 	Relay(ctx context.Context, in *Route) (*Outcome, error)
