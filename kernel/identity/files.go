@@ -18,8 +18,9 @@ type dir struct {
 	path string
 }
 
-// openDir opens the directory at path and checks whose it is. Parents may be
-// anybody's as long as only their owner can rename what is in them.
+// openDir opens the directory at path and checks whose it is. What is above it
+// is not checked: whoever can replace the directory can only put one there
+// that is not this user's.
 func openDir(path string) (dir, error) {
 	before, err := os.Lstat(path)
 	if err != nil {

@@ -3,13 +3,10 @@ package synapse_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,145 +15,6 @@ import (
 
 	"github.com/cellkernel/cellkernel/sdk/synapse"
 )
-
-// A pair is two sides of a handshake with somebody between them. Index 0 is
-// the initiator.
-type pair struct {
-	c       [2]synapse.Config
-	meeting *synapse.Meeting // instead of c
-	random  [2][]byte        // ephemeral keys, where they are given
-	// relay returns what arrives instead of message m, the nth (from 0) of
-	// the side from; nil cuts the stream.
-	relay func(from, n int, m []byte) []byte
-
-	s    [2]*synapse.Session
-	err  [2]error
-	conn [2]net.Conn // of the sides
-	log  events
-}
-
-// events is what happened, in order.
-type events struct {
-	sync.Mutex
-	list []string
-}
-
-func (e *events) add(format string, args ...any) {
-	e.Lock()
-	defer e.Unlock()
-	e.list = append(e.list, fmt.Sprintf(format, args...))
-}
-
-var sideNames = [2]string{"initiator", "responder"}
-
-func newPair(tb testing.TB) *pair {
-	p := &pair{relay: func(_, _ int, m []byte) []byte { return m }}
-	for i := range p.c {
-		key, err := synapse.GenerateKey()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		p.c[i] = synapse.Config{
-			Initiator: i == 0, Key: key, Certificate: []byte("certificate of the " + sideNames[i]),
-			MeshID: [32]byte{1}, Header: []byte("header"), Binding: [32]byte{2},
-			Admit: func(_ context.Context, peer synapse.Peer) error {
-				p.log.add("%s admits %q finished=%t", sideNames[i], peer.Certificate, peer.Hash != nil)
-				return nil
-			},
-		}
-	}
-	return p
-}
-
-// run runs both sides until they are done; a side that fails closes.
-func (p *pair) run(ctx context.Context) {
-	var outer [2]net.Conn
-	for i := range outer {
-		p.conn[i], outer[i] = net.Pipe()
-	}
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for from := range outer {
-		wg.Go(func() { p.forward(from, outer[from], outer[1-from], stop) })
-	}
-	var sides sync.WaitGroup
-	for i := range p.conn {
-		sides.Go(func() {
-			p.s[i], p.err[i] = p.side(ctx, i)
-			if p.err[i] != nil {
-				p.conn[i].Close()
-			}
-		})
-	}
-	sides.Wait()
-	close(stop)
-	for i := range outer {
-		outer[i].Close()
-	}
-	wg.Wait()
-}
-
-func (p *pair) side(ctx context.Context, i int) (*synapse.Session, error) {
-	var random io.Reader
-	if p.random[i] != nil {
-		random = bytes.NewReader(p.random[i])
-	}
-	if p.meeting != nil {
-		m := *p.meeting
-		m.Initiator = i == 0
-		return synapse.MeetFrom(ctx, p.conn[i], m, random)
-	}
-	return synapse.SecureFrom(ctx, p.conn[i], p.c[i], random)
-}
-
-// forward carries messages one way until either end closes.
-func (p *pair) forward(from int, r, w net.Conn, stop <-chan struct{}) {
-	defer w.Close()
-	for n := 0; ; n++ {
-		m := make([]byte, 2, 2048)
-		if _, err := io.ReadFull(r, m); err != nil {
-			return
-		}
-		m = m[:2+int(binary.BigEndian.Uint16(m))]
-		if _, err := io.ReadFull(r, m[2:]); err != nil {
-			return
-		}
-		p.log.add("%s sends %d", sideNames[from], n)
-		if m = p.relay(from, n, m); m == nil {
-			<-stop // it is not told that it was cut off
-			return
-		}
-		if _, err := w.Write(m); err != nil {
-			return
-		}
-	}
-}
-
-func (p *pair) wantBoth(tb testing.TB) {
-	tb.Helper()
-	for i, err := range p.err {
-		if err != nil {
-			tb.Fatalf("%s: %v", sideNames[i], err)
-		}
-	}
-}
-
-// wantRefused checks that the side did not get a session, and nothing that
-// tells what was wrong, and that its kernel was not asked to the end.
-func (p *pair) wantRefused(tb testing.TB, i int) {
-	tb.Helper()
-	if p.s[i] != nil || p.err[i] == nil {
-		tb.Fatalf("%s accepted", sideNames[i])
-	}
-	if p.err[i] != synapse.ErrHandshake && !errors.Is(p.err[i], context.DeadlineExceeded) {
-		tb.Fatalf("%s: got %v, want %v", sideNames[i], p.err[i], synapse.ErrHandshake)
-	}
-	for _, e := range p.log.list {
-		if strings.HasPrefix(e, sideNames[i]+" admits") && strings.HasSuffix(e, "finished=true") {
-			tb.Fatalf("%s: kernel was asked to admit after a broken handshake", sideNames[i])
-		}
-	}
-}
 
 func TestOrderOfEvents(t *testing.T) {
 	p := newPair(t)
@@ -290,135 +148,6 @@ func TestStolenCertificate(t *testing.T) {
 	p.wantRefused(t, 1)
 }
 
-// victim is the side that receives the nth message of from, and messages are
-// those of a handshake: initiator, responder, initiator.
-func victim(message int) (from, n, victim int) {
-	return message % 2, message / 2, 1 - message%2
-}
-
-// Every byte of every message, its length included, with one bit changed.
-func TestEveryByteFlipped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		base := runtime.NumGoroutine()
-		cases := 0
-		for message := range 3 {
-			for at := 0; ; at++ {
-				p := newPair(t)
-				length := 0
-				p.relay = flip(message, at, 1<<rand.IntN(8), &length)
-				p.run(t.Context())
-				if at >= length {
-					p.wantBoth(t)
-					break
-				}
-				cases++
-				_, _, victim := victim(message)
-				p.wantRefused(t, victim)
-				if message < 2 {
-					p.wantRefused(t, 1-victim)
-				}
-			}
-		}
-		synctest.Wait()
-		if n := runtime.NumGoroutine(); n > base {
-			t.Errorf("%d goroutines, %d before", n, base)
-		}
-		t.Logf("%d bytes", cases)
-	})
-}
-
-func flip(message, at int, bit byte, length *int) func(int, int, []byte) []byte {
-	from, n, _ := victim(message)
-	return func(f, i int, m []byte) []byte {
-		if f == from && i == n {
-			*length = len(m)
-			if at < len(m) {
-				m[at] ^= bit
-			}
-		}
-		return m
-	}
-}
-
-// Ten thousand handshakes with random damage. None is accepted by whom the
-// damage reached, none panics; when it is the last message, the initiator is
-// done already and learns of it by the end of the stream.
-func TestMutatedHandshakes(t *testing.T) {
-	runs := 10_000
-	if testing.Short() {
-		runs = 500
-	}
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-	synctest.Test(t, func(t *testing.T) {
-		for range runs {
-			p := newPair(t)
-			message, kind := r.IntN(3), r.IntN(len(mutations))
-			from, n, victim := victim(message)
-			var old []byte
-			p.relay = func(f, i int, m []byte) []byte {
-				if f != from || i != n {
-					old = bytes.Clone(m)
-					return m
-				}
-				before := bytes.Clone(m)
-				m = mutations[kind](r, m, old)
-				if bytes.Equal(m, before) {
-					m[len(m)-1] ^= 1
-				}
-				return m
-			}
-			p.run(t.Context())
-			p.wantRefused(t, victim)
-			if message < 2 {
-				p.wantRefused(t, 1-victim)
-			}
-		}
-	})
-}
-
-// mutations damage message m; old is the one before it, in the other direction.
-var mutations = []func(r *rand.Rand, m, old []byte) []byte{
-	func(r *rand.Rand, m, _ []byte) []byte { // some bytes
-		for range 1 + r.IntN(8) {
-			m[r.IntN(len(m))] ^= byte(1 + r.IntN(255))
-		}
-		return m
-	},
-	func(r *rand.Rand, m, _ []byte) []byte { return m[:r.IntN(len(m))] }, // cut
-	func(r *rand.Rand, m, _ []byte) []byte { // cut, with the right length
-		return prefixed(m[2 : 2+r.IntN(len(m)-2)])
-	},
-	func(r *rand.Rand, m, _ []byte) []byte { // longer
-		return prefixed(append(m[2:], make([]byte, 1+r.IntN(4096))...))
-	},
-	func(_ *rand.Rand, m, old []byte) []byte { // reflected
-		if old == nil {
-			return prefixed(make([]byte, 32))
-		}
-		return old
-	},
-	func(r *rand.Rand, m, _ []byte) []byte { // all of it noise
-		for i := range m[2:] {
-			m[2+i] = byte(r.Uint32())
-		}
-		m[2+31] |= 0x80 // or a first message would be as good as the true one
-		return m
-	},
-	func(r *rand.Rand, m, _ []byte) []byte { // a point of small order as ephemeral key
-		clear(m[2:34])
-		m[2] = byte(r.IntN(2))
-		return m
-	},
-	func(r *rand.Rand, m, _ []byte) []byte { // swapped halves
-		k := 3 + r.IntN(len(m)-3)
-		return append(append(m[:2:2], m[k:]...), m[2:k]...)
-	},
-	func(r *rand.Rand, m, _ []byte) []byte { // the longest length there is
-		binary.BigEndian.PutUint16(m, 65535)
-		return append(m, make([]byte, r.IntN(3000))...)
-	},
-}
-
 // A message of an earlier handshake is worth nothing in a later one.
 func TestReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -490,8 +219,9 @@ func TestBudget(t *testing.T) {
 				if d := time.Since(start); d != synapse.Budget {
 					t.Errorf("message %d, %d bytes of it: took %s, want %s", message+1, part, d, synapse.Budget)
 				}
-				if !errors.Is(p.err[victim], context.DeadlineExceeded) {
-					t.Errorf("message %d: got %v, want a deadline", message+1, p.err[victim])
+				// Both sides may be late at the same moment; the first closes.
+				if p.s[victim] != nil || !errors.Is(errors.Join(p.err[:]...), context.DeadlineExceeded) {
+					t.Errorf("message %d: got %v, want a deadline", message+1, p.err)
 				}
 			}
 		}
