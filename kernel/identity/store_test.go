@@ -165,15 +165,7 @@ func TestWhatIsNotPrivateIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			before, _ := os.Lstat(path)
-			if file == "mesh.key" {
-				var s *identity.Store
-				if s, err = identity.OpenStore(m.store.Path()); err == nil {
-					_, err = s.Mesh()
-					s.Close()
-				}
-			} else {
-				_, err = m.store.Identity("desk")
-			}
+			err = load(m.store, file)
 			if err == nil || !strings.Contains(err.Error(), c.want) || sdk.CodeOf(err) != sdk.CodeDenied {
 				t.Errorf("%s of %s: got %v, want %q", name, file, err, c.want)
 			}
@@ -185,6 +177,21 @@ func TestWhatIsNotPrivateIsRefused(t *testing.T) {
 }
 
 var errSkip = errors.New("skip")
+
+// load loads what is in a file, as a kernel that starts does.
+func load(s *identity.Store, file string) error {
+	if file != "mesh.key" {
+		_, err := s.Identity("desk")
+		return err
+	}
+	fresh, err := identity.OpenStore(s.Path())
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+	_, err = fresh.Mesh()
+	return err
+}
 
 func TestMeshIsMadeOnce(t *testing.T) {
 	m := newMember(t)
