@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -9,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cellkernel/cellkernel/cmd/cellkernel/e2e/testdata/probe/api"
 )
 
 // lines returns what a cell wrote, as logs shows it, without time and name.
@@ -157,20 +158,28 @@ command = ["PROBE", "serve"]
 		}
 	})
 	k := n.up()
-	k.err.await(t, "is not stored: ")
-	contains(t, k.err.String(), syscall.ENOSPC.Error(), "cell-flood.log")
+	k.err.await(t, "log cell-flood.log is not stored: ")
+	contains(t, k.err.String(), syscall.ENOSPC.Error())
 	n.eventually("the flooding cell is through", func() bool { _, err := os.Stat(n.path("flooded")); return err == nil })
-	n.want(0, "call", "w.Echo", "{}")
+	// Another cell writes on, until the disk is full for it, too, and says so
+	// again when it no longer is.
+	w := n.client(n.mesh(), "w")
+	writeUntil := func(text string) {
+		n.eventually("the kernel says "+text, func() bool {
+			for range 20 {
+				if _, err := w.Sleep(n.ctx(), &api.Pause{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return strings.Contains(k.err.String(), text)
+		})
+	}
+	writeUntil("log cell-w.log is not stored: " + syscall.ENOSPC.Error())
 	n.want(0, "status")
 	if err := syscall.Mount("tmpfs", logs, "tmpfs", syscall.MS_REMOUNT, "size=16m"); err != nil {
 		t.Fatal(err)
 	}
-	n.eventually("lines are stored again", func() bool {
-		n.want(0, "call", "w.Sleep", `{"ms":1}`)
-		b, err := os.ReadFile(logs + "/cell-w.log")
-		return err == nil && bytes.Contains(b, []byte("sleeping"))
-	})
-	kill(t, n.process("flood#1").PID, syscall.SIGKILL) // it writes once more
-	k.err.await(t, "is stored again; ")
+	writeUntil("log cell-w.log is stored again; ")
+	contains(t, n.want(0, "logs", "w").out, "bytes) lost: "+syscall.ENOSPC.Error(), "sleeping 0")
 	n.want(0, "status")
 }
