@@ -167,10 +167,9 @@ func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, at *
 // stream and nil for the other shapes.
 func (c *Client) Open(ctx context.Context, method int, first flat.Message) (*Stream, error) {
 	at := c.s.moment(ctx)
-	_, bounded := ctx.Deadline()
 	var last *outLink
 	for attempt := 1; ; attempt++ {
-		st, l, err := c.tryOpen(ctx, method, first, last, at, bounded)
+		st, l, err := c.tryOpen(ctx, method, first, last, at)
 		if err == nil || !c.s.mayRetry(err, attempt, false) {
 			return st, err
 		}
@@ -178,7 +177,7 @@ func (c *Client) Open(ctx context.Context, method int, first flat.Message) (*Str
 	}
 }
 
-func (c *Client) tryOpen(ctx context.Context, method int, first flat.Message, avoid *outLink, at moment, bounded bool) (*Stream, *outLink, error) {
+func (c *Client) tryOpen(ctx context.Context, method int, first flat.Message, avoid *outLink, at moment) (*Stream, *outLink, error) {
 	l, err := c.s.pick(ctx, avoid, &at)
 	if err != nil {
 		return nil, nil, err
@@ -187,7 +186,7 @@ func (c *Client) tryOpen(ctx context.Context, method int, first flat.Message, av
 	if merr != nil {
 		return nil, l, merr
 	}
-	if !bounded {
+	if _, bounded := ctx.Deadline(); !bounded {
 		at.deadline = 0 // the default one bounds the wait for a link, not the stream
 	}
 	st, err := l.open(ctx, wire.Header{Aux: id}, first, &at)
