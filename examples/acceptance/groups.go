@@ -1,9 +1,15 @@
 package main
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // groups are all rows, in the order in which they are tried.
-func groups() []group {
+func groups() []group { return slices.Concat(speed(), death(), order()) }
+
+// speed is how fast things are while nothing goes wrong.
+func speed() []group {
 	return []group{
 		{"boot", 5 * time.Minute, []row{
 			{ID: "hello-median", What: "up examples/hello, binaries up to date: to the job's line, median of 10", Bound: "<= 1 s"},
@@ -30,6 +36,12 @@ func groups() []group {
 			{ID: "mesh-reach", What: "others every replica reached; messages to oneself", Bound: ">= 10; 0"},
 			{ID: "mesh-share", What: "share of 10000 plain calls that a replica answered", Bound: "1-4 %"},
 		}, tryMesh},
+	}
+}
+
+// death is what happens when processes die or stand still.
+func death() []group {
+	return []group{
 		{"worker", 5 * time.Minute, []row{
 			{ID: "worker-late", What: "one of four replicas killed 20 times at 2000 calls/s: calls outlive their deadline by", Bound: "<= 100 ms"},
 			{ID: "worker-idempotent", What: "the same: failed calls of idempotent methods", Bound: "0"},
@@ -52,6 +64,12 @@ func groups() []group {
 			{ID: "crash-left", What: "kernel killed 30 times beside a cell that forks, setsids and ignores SIGTERM: processes left after 2 s", Bound: "0"},
 			{ID: "crash-next", What: "the same: the next up starts clean", Bound: "30 of 30"},
 		}, tryCrash},
+	}
+}
+
+// order is what mistakes, strangers and changes do.
+func order() []group {
+	return []group{
 		{"fail", 3 * time.Minute, []row{
 			{ID: "fail-exit", What: "a cell that exits at start: up fails, names it, shows its last lines", Bound: "<= 5 s"},
 			{ID: "fail-messages", What: "genomes with a mistake that up explains", Bound: "8 of 8"},
