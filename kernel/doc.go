@@ -8,6 +8,7 @@
 //	vacuole      logs
 //	admin        the API on a Unix socket
 //
-// kernel.go boots and ends, cells.go turns the genome into processes, apply.go
-// changes what runs, view.go shows it, call.go reaches into cells.
+// kernel.go boots and ends, open.go makes the parts, cells.go turns the genome
+// into processes, apply.go changes what runs, view.go shows it, call.go reaches
+// into cells.
 package kernel

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
@@ -50,166 +49,12 @@ func (s *seat) String() string {
 // endpoint returns the name by which this life can be dialled: "worker#2@7".
 func (s *seat) endpoint() string { return fmt.Sprintf("%s@%d", s, s.id.Incarnation) }
 
-// A ticket lets a process attach through the control socket.
-type ticket struct {
-	id      Replica
-	welcome channel.Welcome
-	expire  *time.Timer
-}
-
-// An Attachment is how a process that is about to start finds its kernel: by
-// the channel it inherits, or with the token at the control socket.
-type Attachment struct {
-	Channel *os.File // for the child; the caller's to close
-	Token   string
-	cancel  func()
-}
-
-// Cancel ends the attachment when the process is gone, or never began.
-func (a *Attachment) Cancel() { a.cancel() }
-
-// Attach prepares the attachment of one life of one replica.
-func (g *Golgi) Attach(id Replica, w channel.Welcome) (*Attachment, error) {
-	ours, theirs, err := channel.Pair()
-	if err != nil {
-		return nil, err
-	}
-	s := g.newSeat(id, w, ours)
-	a := &Attachment{Channel: theirs, Token: newToken()}
-	a.cancel = func() {
-		g.revoke(a.Token)
-		s.ch.Close()
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		ours.Close()
-		theirs.Close()
-		return nil, sdk.Errorf(sdk.CodeUnavailable, "attach %s: the kernel is shutting down", s)
-	}
-	g.tokens[a.Token] = &ticket{id: id, welcome: w, expire: time.AfterFunc(tokenLife, func() { g.revoke(a.Token) })}
-	g.wg.Go(s.listen)
-	return a, nil
-}
-
-// Token prepares the attachment of a process that somebody else starts: a
-// terminal, a debugger. It is good for one use within a minute.
-func (g *Golgi) Token(id Replica, w channel.Welcome) string {
-	token := newToken()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.tokens[token] = &ticket{id: id, welcome: w, expire: time.AfterFunc(tokenLife, func() { g.revoke(token) })}
-	return token
-}
-
-// AttachSelf attaches the kernel itself, as a cell that may call every other.
-// The returned file is the other end of its channel, the caller's to use.
-func (g *Golgi) AttachSelf(name sdk.CellName) (*os.File, error) {
-	ours, theirs, err := channel.Pair()
-	if err != nil {
-		return nil, err
-	}
-	s := g.newSeat(Replica{Cell: name}, channel.Welcome{Cell: name}, ours)
-	s.free = true
-	g.wg.Go(s.listen)
-	return theirs, nil
-}
-
-func (g *Golgi) revoke(token string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if t := g.tokens[token]; t != nil {
-		t.expire.Stop()
-		delete(g.tokens, token)
-	}
-}
-
 func (g *Golgi) newSeat(id Replica, w channel.Welcome, ch *channel.Conn) *seat {
 	w.Cell, w.Replica, w.Incarnation = id.Cell, id.Index, id.Incarnation
 	return &seat{
 		g: g, id: id, ch: ch, welcome: w, out: make(chan queued, seatQueue),
 		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool),
 	}
-}
-
-// ServeControl attaches processes that dial the control socket, until the
-// listener is closed. It takes "unixpacket" connections of this user.
-func (g *Golgi) ServeControl(l *net.UnixListener) error {
-	for {
-		c, err := l.AcceptUnix()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case err != nil:
-			return fmt.Errorf("serve control socket: %w", err)
-		}
-		ch := channel.New(c)
-		if _, uid, err := ch.PeerCred(); err != nil || int(uid) != os.Getuid() && uid != 0 {
-			g.opt.Log.Warn("refused a stranger at the control socket", "uid", uid)
-			ch.Close()
-			continue
-		}
-		select {
-		case g.gate <- struct{}{}:
-			g.wg.Go(func() { g.enter(ch) })
-		default:
-			g.opt.Log.Warn("too many processes at the control socket", "limit", maxPending)
-			ch.Close()
-		}
-	}
-}
-
-// enter takes the hello of a process that dialled.
-func (g *Golgi) enter(ch *channel.Conn) {
-	m, err := g.awaitHello(ch)
-	<-g.gate
-	if err != nil {
-		ch.Close()
-		return
-	}
-	s, err := g.seatFor(ch, m.Hello)
-	if err != nil {
-		// The process may be gone already: then nobody reads this.
-		_ = ch.SendMessage(channel.Message{Type: channel.TypeRefused, Failure: channel.FailureOf(err)})
-		ch.Close()
-		return
-	}
-	s.introduce(m.Hello)
-	s.listen()
-}
-
-func (g *Golgi) awaitHello(ch *channel.Conn) (channel.Message, error) {
-	if err := ch.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return channel.Message{}, err
-	}
-	m, files, err := ch.RecvMessage(make([]byte, channel.MaxMessage))
-	closeFiles(files)
-	if err == nil && (m.Type != channel.TypeHello || m.Hello == nil) {
-		err = errors.New("no hello")
-	}
-	if err != nil {
-		return m, err
-	}
-	return m, ch.SetReadDeadline(time.Time{})
-}
-
-// seatFor finds out who a process is: by its token, or, without one, as the
-// command line, which calls and is not called.
-func (g *Golgi) seatFor(ch *channel.Conn, h *channel.Hello) (*seat, error) {
-	if h.Token == "" {
-		s := g.newSeat(Replica{Cell: sdk.CLIName}, channel.Welcome{}, ch)
-		s.free = true
-		return s, nil
-	}
-	g.mu.Lock()
-	t := g.tokens[h.Token]
-	delete(g.tokens, h.Token)
-	g.mu.Unlock()
-	if t == nil {
-		return nil, sdk.Errorf(sdk.CodeDenied, "attach: unknown token: it is good for one use within %s", tokenLife)
-	}
-	t.expire.Stop()
-	return g.newSeat(t.id, t.welcome, ch), nil
 }
 
 // introduce welcomes a process.

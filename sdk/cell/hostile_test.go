@@ -672,7 +672,7 @@ func TestWhatALinkHoldsIsBounded(t *testing.T) {
 					p.say(wire.KindFragment, wire.FlagMore, id, part)
 				}
 			}
-			return 96 << 20 // of which 64 MiB are messages
+			return 64 << 20 // of which 32 MiB are messages
 		},
 		"requests in handlers that hang": func(p *peer) uint64 {
 			for range 4 {
@@ -681,7 +681,7 @@ func TestWhatALinkHoldsIsBounded(t *testing.T) {
 					p.say(wire.KindCancel, 0, id, nil)
 				}
 			}
-			return 96 << 20 // of which 64 MiB are messages
+			return 64 << 20 // of which 32 MiB are messages
 		},
 		"streamed messages that are never complete": func(p *peer) uint64 {
 			for id := range uint32(ids(300)) {

@@ -21,7 +21,7 @@ import (
 const (
 	maxCalls   = 1024      // calls in flight
 	maxRunning = 2048      // handlers at once, those that have lost or ended their call counted
-	maxBudget  = 64 << 20  // bytes of requests in flight, and of streams beyond their windows
+	maxBudget  = 32 << 20  // bytes of requests in flight, and of streams beyond their windows
 	maxMessage = 16 << 20  // bytes of one message, unless the genome says otherwise
 	window     = 256 << 10 // cost of stream messages not yet received by user code
 	overhead   = 64        // bytes that a stream message costs besides its own
