@@ -19,7 +19,7 @@ const (
 	highWater = 512 << 10        // bytes waiting to be written before senders wait
 	hardWater = 8 << 20          // bytes of answers nobody reads before the link is ended
 	keepWater = 1 << 20          // larger buffers are not kept
-	corkLimit = 64 << 10         // bytes that corked replies may wait for more
+	burst     = 4 << 10          // bytes that are written without waiting for more
 	stallSize = 256 << 10        // bytes of one blocking write
 	stallTime = 30 * time.Second // in which the socket must take some of them
 )
@@ -38,8 +38,10 @@ type writer struct {
 	buf   []byte     // frames not yet offered to the socket
 	spare []byte     // the other buffer, while it is not being written
 	busy  bool       // somebody is writing and will write what is appended
-	err   error      // why nothing can be written any more
-	room  chan struct{}
+	// yielding is set while that somebody lets a crowd append first.
+	yielding bool
+	err      error // why nothing can be written any more
+	room     chan struct{}
 
 	conn    net.Conn
 	raw     syscall.RawConn
@@ -151,20 +153,30 @@ const (
 	corked                // this goroutine itself: it calls uncork when it is done
 )
 
-// unlock ends an append. The caller becomes the one who writes if nobody is.
+// unlock ends an append. The caller becomes the one who writes if nobody is;
+// whoever fills a burst writes in the place of one who waits for the crowd, so
+// that the other side can begin.
 func (w *writer) unlock(how company) {
 	if len(w.buf) > hardWater {
 		w.failLocked(errors.New("other side does not read: 8 MiB are waiting"))
 	}
-	if w.busy || w.err != nil || how == corked && len(w.buf) < corkLimit {
+	full := len(w.buf) >= burst
+	if w.err != nil || w.busy && !(w.yielding && full) || how == corked && !full {
 		w.mu.Unlock()
 		return
 	}
-	w.busy = true
-	w.mu.Unlock()
-	if how == crowd {
+	if how == crowd && !full {
+		w.busy, w.yielding = true, true
+		w.mu.Unlock()
 		runtime.Gosched()
+		w.mu.Lock()
+		if !w.yielding {
+			w.mu.Unlock() // somebody filled the burst and writes
+			return
+		}
 	}
+	w.busy, w.yielding = true, false
+	w.mu.Unlock()
 	w.flush()
 }
 
