@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -130,8 +131,8 @@ func (g *Golgi) Route(name sdk.CellName, r Routes) {
 	defer g.mu.Unlock()
 	g.routes[name] = r
 	for s := range g.seats {
-		if s.id.Cell == name {
-			for need := range s.needs {
+		for need := range s.needs { // its own, and its callers': Allow may have changed
+			if s.id.Cell == name || slices.Contains(g.routes[s.id.Cell].Axons[need], name) {
 				g.tell(s, need)
 			}
 		}

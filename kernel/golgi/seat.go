@@ -1,6 +1,7 @@
 package golgi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -79,6 +80,7 @@ func (s *seat) introduce(h *channel.Hello) {
 
 // listen takes a process's messages until it leaves.
 func (s *seat) listen() {
+	defer context.AfterFunc(s.g.ctx, func() { s.ch.Close() })() // also of a process without a welcome
 	s.g.wg.Go(s.speak)
 	buf := make([]byte, channel.MaxMessage)
 	for {

@@ -26,7 +26,8 @@ type Call struct {
 	long    []byte // a request that came in fragments
 	held    int64  // bytes counted in link.held
 	ended   bool   // Reply was called
-	corked  bool   // the reader runs it, and writes the reply with others
+	owed    bool   // Reply took the call, and has not ended it
+	inline  uint64 // not 0: the reader runs it, as this word says, and writes the reply with others
 }
 
 // newCall returns a Call for a request.
@@ -80,13 +81,18 @@ func (c *Call) Reply(m flat.Message) error {
 	if !l.take(c.id, c.ctx) {
 		return nil
 	}
+	c.owed = true // should encoding panic
 	how := alone
-	if c.corked {
+	if c.inline != 0 {
 		how = corked
 	} else if l.active.Load() > 1 {
 		how = crowd
 	}
 	_, err := l.sendHow(h, m, nil, bound{until: c.ctx.deadline}, how)
+	c.owed = false
+	if how == corked && l.inline.word.Load() != c.inline {
+		l.w.uncork() // another goroutine reads since, and has uncorked already
+	}
 	if err == nil || l.w.reason() != nil {
 		return nil // a link that broke has no reader for an error either
 	}
@@ -130,7 +136,7 @@ func (c *Call) run(begun int64) (took int64) {
 func (c *Call) fail(err error) {
 	e := sdk.AsError(err)
 	c.seal()
-	if c.link.take(c.id, c.ctx) {
+	if c.owed || c.link.take(c.id, c.ctx) {
 		c.link.refuse(c.id, e)
 	}
 }
@@ -161,12 +167,23 @@ func (c *Call) serve(ctx *callContext) (err error) {
 		}
 	}
 	if err := c.method.handle(ctx, c); err != nil {
-		return err
+		return ran(err)
 	}
 	if !c.ended && c.method.desc.Shape == Unary {
 		return &sdk.Error{Code: sdk.CodeInternal, Executed: sdk.ExecutedYes, Text: c.method.name() + " returned without a reply"}
 	}
 	return nil
+}
+
+// ran returns a handler's error as its caller may see it. What a call that the
+// handler made says of itself, that it was not executed, is not true of the
+// handler's own.
+func ran(err error) error {
+	e := sdk.AsError(err)
+	if e.Executed != sdk.ExecutedNo || e.Code != sdk.CodeUnavailable && e.Code != sdk.CodeOverloaded {
+		return err
+	}
+	return &sdk.Error{Code: e.Code, Executed: sdk.ExecutedYes, Text: e.Text}
 }
 
 // decodeJSON turns a request in JSON into the encoding that handlers know.

@@ -46,7 +46,7 @@ func (l *inLink) runInline() bool {
 	l.inline.since.Store(begun)
 	l.inline.word.Store(gen<<1 | 1)
 	l.m.reaper.lower(&l.next, begun+int64(inlineLimit))
-	c.corked = true
+	c.inline = gen<<1 | 1
 	took := c.run(begun)
 	if !l.inline.word.CompareAndSwap(gen<<1|1, gen<<1) {
 		l.w.uncork() // a reply that came too late to go with others
@@ -82,8 +82,7 @@ func (l *inLink) visit(now int64) int64 {
 	}
 	if l.inline.word.CompareAndSwap(word, (word>>1+1)<<1) {
 		l.leaveToWorkers() // the next reader's; it does not run yet
-		l.w.uncork()
-		l.m.wg.Go(l.read)
+		l.m.wg.Go(l.read)  // which uncorks
 	}
 	return noNext
 }

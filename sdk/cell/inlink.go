@@ -60,6 +60,7 @@ func (l *inLink) read() {
 		var body []byte
 		if !l.r.buffered() {
 			l.w.uncork()
+			l.r.eager = l.inline.shun == 0 && l.active.Load() == 0
 		}
 		if h, body, err = l.r.next(); err == nil {
 			err = l.handle(h, body)

@@ -26,6 +26,7 @@ const (
 	window     = 256 << 10 // cost of stream messages not yet received by user code
 	overhead   = 64        // bytes that a stream message costs besides its own
 	maxPinned  = 128       // receive buffers that leases may keep from being used again
+	sendBuffer = 512 << 10 // bytes the socket takes before writes wait: several long frames
 	smallBody  = 2 << 10   // longer bodies are leased where they lie, shorter ones copied
 )
 
@@ -53,13 +54,16 @@ func newLink(m *Membrane, info channel.Link, f *os.File) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open link to %q: %w", info.Cell, err)
 	}
+	if c, ok := conn.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = c.SetWriteBuffer(sendBuffer) // a smaller one is slower, not wrong
+	}
 	w, err := newWriter(conn)
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return &link{
-		m: m, info: info, w: w, r: newReader(conn, &m.chunks), ready: make(chan struct{}),
+		m: m, info: info, w: w, r: newReader(conn, newSpinner(w.raw), &m.chunks), ready: make(chan struct{}),
 		peer: Peer{Node: info.Node, Cell: info.Cell, Local: info.Local},
 	}, nil
 }

@@ -216,13 +216,17 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 				return
 			}
 		case slotExpired:
+			s.parts = nil
 			if s.state.CompareAndSwap(st, slotLate) {
-				l.discard(s, v)
+				if v.lease != s { // else the caller frees the slot, and may have by now
+					v.Release()
+				}
 				return
 			}
 		case slotLeft:
 			if s.state.CompareAndSwap(st, slotDone) {
-				l.discard(s, v)
+				s.parts = nil
+				v.Release()
 				if v.lease != s {
 					l.slots.put(s)
 				}
@@ -236,15 +240,6 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 	}
 }
 
-// discard drops a result nobody waits for.
-func (l *outLink) discard(s *slot, v Vesicle) {
-	s.parts = nil
-	if s.state.Load() == slotLate && v.lease == s {
-		return // the caller frees the slot
-	}
-	v.Release()
-}
-
 // begin takes a slot for a call. Its error says that it was not executed.
 func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, error) {
 	for {
@@ -254,8 +249,12 @@ func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, err
 			if st != nil {
 				st.id, st.slot = s.id, s
 			}
+			if l.inflight.Add(1) <= 0 { // closeIfIdle was faster
+				l.inflight.Add(-1)
+				l.slots.put(s)
+				return nil, sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, errLinkClosed)
+			}
 			s.state.Store(slotWaiting)
-			l.inflight.Add(1)
 			return s, nil
 		}
 		if err := await(l.slots.freed, ctx.Done(), l.w.done, timeAt(at.deadline)); err != nil {
@@ -298,6 +297,7 @@ func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.M
 	if !sent && s.state.CompareAndSwap(slotWaiting, slotFree) {
 		l.inflight.Add(-1)
 		l.slots.put(s) // the other side never heard of it
+		l.closeIfIdle()
 		return e
 	}
 	l.leave(s)
@@ -320,12 +320,11 @@ func (l *outLink) leave(s *slot) {
 			<-s.done
 			v := s.reply
 			s.reply = Vesicle{}
-			if v.lease == s {
-				v.Release()
-				return
-			}
 			v.Release()
-			l.slots.put(s)
+			if v.lease != s {
+				l.slots.put(s)
+			}
+			l.closeIfIdle()
 			return
 		case slotLate:
 			<-s.done
@@ -374,7 +373,7 @@ func (l *outLink) wait(ctx context.Context, s *slot) (Vesicle, error) {
 
 // closeIfIdle ends a link that takes no new calls once the last has ended.
 func (l *outLink) closeIfIdle() {
-	if l.closing.Load() && l.inflight.Load() == 0 {
+	if l.closing.Load() && l.inflight.CompareAndSwap(0, math.MinInt32/2) {
 		l.w.fail(errLinkClosed)
 	}
 }

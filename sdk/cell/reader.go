@@ -17,14 +17,16 @@ type reader struct {
 	r, w  int // c.buf[r:w] is read but not yet parsed; r is a multiple of 8
 	calm  int // reads in a row that would have fitted a small chunk
 	bytes atomic.Uint64
-	now   int64        // nanos of the last read
+	now   int64 // nanos of the last read
+	spin  *spinner
+	eager bool         // spin before sleeping
 	live  atomic.Int32 // chunks in use: c and those that leases keep
 }
 
 const calmReads = 64 // small reads before a large chunk is given back
 
-func newReader(src io.Reader, pools *chunkPools) *reader {
-	r := &reader{src: src, pools: pools}
+func newReader(src io.Reader, spin *spinner, pools *chunkPools) *reader {
+	r := &reader{src: src, spin: spin, pools: pools}
 	r.c = r.chunk(smallChunk)
 	return r
 }
@@ -77,7 +79,13 @@ func (r *reader) fill() error {
 		need = h.Len()
 	}
 	r.makeRoom(need)
-	n, err := r.src.Read(r.c.buf[r.w:])
+	n, err := 0, error(nil)
+	if r.eager {
+		n = r.spin.read(r.c.buf[r.w:])
+	}
+	if n == 0 {
+		n, err = r.src.Read(r.c.buf[r.w:])
+	}
 	r.w += n
 	r.now = nanos()
 	r.bytes.Add(uint64(n))

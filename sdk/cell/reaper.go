@@ -59,6 +59,7 @@ func (r *reaper) add(l visited) {
 	r.mu.Lock()
 	r.links[l] = struct{}{}
 	r.mu.Unlock()
+	r.lower(l.nextVisit(), nanos()) // it may have asked for a visit before it was known
 }
 
 func (r *reaper) remove(l visited) {

@@ -225,6 +225,13 @@ func (s *Synapse) update(e *channel.Endpoints, failure *sdk.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set, s.failure = nil, failure
+	if failure != nil {
+		for l := range s.all {
+			if !l.closing.Swap(true) {
+				s.m.wg.Go(l.closeIfIdle)
+			}
+		}
+	}
 	if e != nil {
 		for _, id := range e.Local {
 			s.set = append(s.set, target{id, 1})

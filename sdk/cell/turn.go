@@ -30,7 +30,9 @@ func (l *outLink) keep() error {
 		case errors.Is(err, os.ErrDeadlineExceeded): // meant for a caller that has left
 		case err != nil:
 			return err
-		case l.inflight.Load() == 0 && l.greeted():
+		case l.inflight.Load() > 0:
+			l.r.eager = true // more answers will come soon
+		case l.greeted():
 			l.stepAside()
 		}
 	}
@@ -88,6 +90,7 @@ func (l *outLink) lead(ctx context.Context, s *slot) {
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, l.interrupt)()
 	}
+	l.r.eager = true
 	for len(s.done) == 0 && ctx.Err() == nil {
 		if err := l.step(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			l.w.fail(ended(err))

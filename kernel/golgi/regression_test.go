@@ -1,0 +1,55 @@
+package golgi_test
+
+import (
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+func TestCloseWaitsForNobody(t *testing.T) {
+	r := newRig(t, nil)
+	path := filepath.Join(t.TempDir(), "c")
+	ln, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go r.g.ServeControl(ln)
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := channel.New(conn)
+	defer ch.Close()
+	ch.SendMessage(channel.Message{Type: channel.TypeHello, Hello: &channel.Hello{Version: 99}})
+	m, _, err := ch.RecvMessage(make([]byte, channel.MaxMessage))
+	t.Log(m.Type, err)
+	ln.Close()
+	done := make(chan struct{})
+	go func() { r.g.Close(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(3 * time.Second):
+		t.Fatal("Close still waits for a process that was refused and stays connected")
+	}
+}
+
+func TestAllowIsLive(t *testing.T) {
+	r := newRig(t, nil)
+	r.g.Route("a", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"b": {"b"}}})
+	r.g.Route("b", golgi.Routes{})
+	r.serve("b", 1)
+	a := r.attach("a", 1, channel.Welcome{})
+	if _, err := ask(t, a, "b", 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	r.g.Route("b", golgi.Routes{Allow: map[sdk.CellName]bool{"x": true}})
+	time.Sleep(500 * time.Millisecond)
+	if _, err := ask(t, a, "b", 5*time.Second); sdk.CodeOf(err) != sdk.CodeDenied {
+		t.Fatalf("revoked 500 ms ago, and yet: %v", err)
+	}
+}

@@ -1,0 +1,190 @@
+package cell_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/cell"
+	"github.com/cellkernel/cellkernel/sdk/cell/celltest"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+func TestCorkedReplyAfterHandOver(t *testing.T) {
+	k := celltest.New(t)
+	k.Serve("echo", registerEcho(func(_ context.Context, c *cell.Call) error {
+		time.Sleep(20 * time.Millisecond) // reading is handed over
+		err := c.Reply(&raw{[]byte("x")})
+		time.Sleep(2 * time.Second) // e.g. cleaning up
+		return err
+	}))
+	c := k.Synapse("echo").Client(&echoDesc)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	at := time.Now()
+	v, err := c.Call(ctx, mEcho, &raw{[]byte("a")})
+	t.Log(time.Since(at), err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Release()
+}
+
+type bomb struct{ raw }
+
+func (b *bomb) AppendFlat([]byte) []byte { panic("bomb") }
+
+func TestPanicWhileEncodingReply(t *testing.T) {
+	k := celltest.New(t)
+	k.Serve("echo", registerEcho(func(_ context.Context, c *cell.Call) error { return c.Reply(&bomb{}) }))
+	c := k.Synapse("echo").Client(&echoDesc)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := c.Call(ctx, mEcho, &raw{[]byte("a")})
+	if sdk.CodeOf(err) != sdk.CodeInternal {
+		t.Fatalf("code %v: %v", sdk.CodeOf(err), err)
+	}
+}
+
+func TestNestedNoIsRetried(t *testing.T) {
+	k := celltest.New(t)
+	var runs atomic.Int32
+	k.Serve("down", registerEcho(func(context.Context, *cell.Call) error {
+		return sdk.Errorf(sdk.CodeUnavailable, "backend is off")
+	}))
+	var mid *cell.Membrane
+	mid = k.Serve("mid", func(m *cell.Membrane) {
+		registerEcho(func(ctx context.Context, c *cell.Call) error {
+			runs.Add(1) // a side effect, say a debit
+			v, err := m.Synapse("down").Client(&echoDesc).Call(ctx, mEcho, &raw{c.Request()})
+			if err != nil {
+				return err
+			}
+			defer v.Release()
+			return c.Reply(&raw{v.Bytes()})
+		})(m)
+	})
+	_ = mid
+	_, err := k.Synapse("mid").Client(&echoDesc).Call(t.Context(), mEcho, &raw{[]byte("a")})
+	e := sdk.AsError(err)
+	if runs.Load() != 1 || e.Executed == sdk.ExecutedNo {
+		t.Fatalf("not idempotent, executed %d times; error says executed %s: %v", runs.Load(), e.Executed, err)
+	}
+}
+
+func TestRetiredLinkWithStreamCloses(t *testing.T) {
+	k := celltest.New(t)
+	k.Serve("echo", registerEcho(echo))
+	s := k.Synapse("echo")
+	st, err := s.Client(&echoDesc).Open(t.Context(), mChat, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := cell.LinksOf(s)
+	cell.Retire(s)
+	time.Sleep(300 * time.Millisecond) // the new link is made
+	st.CloseSend()
+	if _, err := st.Recv(); err == nil {
+		t.Fatal("want EOF")
+	}
+	time.Sleep(500 * time.Millisecond)
+	if n := cell.LinksOf(s); n > before {
+		t.Fatalf("%d links, before %d: the retired one stays open for ever", n, before)
+	}
+}
+
+func TestReaperForgetsALinkThatIsAddedLate(t *testing.T) {
+	p := puppet(t)
+	s := p.m.Synapse("victim")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	revAt = time.Now().Add(500 * time.Millisecond)
+	_ = channel.Link{}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Client(&echoDesc).Call(plain{ctx}, mEcho, &raw{[]byte("q")})
+		done <- err
+	}()
+	c := p.acceptSilent()
+	cell.LockSynapse(s) // the dialler is late, or the machine busy
+	st := generous
+	st.Services = echoTable()
+	c.say(1, 4, 0, settingsOf(t, st))
+	c.greeted()
+	time.Sleep(60 * time.Millisecond)
+	cell.UnlockSynapse(s)
+	c.asked()
+	select {
+	case err := <-done:
+		t.Log(err)
+	case <-time.After(3 * time.Second):
+		t.Fatal("a deadline of 500 ms did not end the call in 3 s")
+	}
+}
+
+// plain has a deadline and no Done channel, like Background with the axon's default deadline.
+type plain struct{ context.Context }
+
+func (plain) Deadline() (time.Time, bool) { return revDeadline(), true }
+func (plain) Done() <-chan struct{}       { return nil }
+func (plain) Err() error                  { return nil }
+
+var revAt time.Time
+
+func revDeadline() time.Time { return revAt }
+
+func testGoAwayRace(t *testing.T) {
+	k := celltest.New(t)
+	k.Serve("echo", registerEcho(echo))
+	s := k.Synapse("echo")
+	c := s.Client(&echoDesc)
+	stop := make(chan struct{})
+	bad := make(chan error, 64)
+	finished := make(chan struct{})
+	var calls atomic.Int64
+	go func() {
+		defer close(finished)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			v, err := c.Call(t.Context(), mEcho, &raw{[]byte("a")})
+			if err != nil {
+				select {
+				case bad <- err:
+				default:
+				}
+				continue
+			}
+			calls.Add(1)
+			v.Release()
+		}
+	}()
+	end := time.After(8 * time.Second)
+	n := 0
+loop:
+	for {
+		select {
+		case <-end:
+			break loop
+		default:
+		}
+		time.Sleep(300 * time.Microsecond)
+		cell.Retire(s)
+		n++
+	}
+	close(stop)
+	<-finished
+	close(bad)
+	for err := range bad {
+		e := sdk.AsError(err)
+		t.Errorf("executed %s: %v", e.Executed, err)
+	}
+	t.Log(n, "retirements", calls.Load(), "calls")
+	_ = errors.Is
+}
