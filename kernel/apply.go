@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -122,9 +123,9 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 		return changes(todo), nil
 	}
 	k.mu.Lock()
-	k.genome, k.origins, k.plan, k.wanted = g, origins, p, wanted
+	k.origins, k.plan = origins, p
 	k.mu.Unlock()
-	return changes(todo), k.carryOut(ctx, g, todo)
+	return changes(todo), k.carryOut(ctx, g, wanted, todo)
 }
 
 // stamps returns the genome and what is known of the programs of its cells.
@@ -204,11 +205,16 @@ func changes(steps []genome.Change) []admin.Change {
 }
 
 // carryOut takes the steps one by one; cells that stay are replaced replica by
-// replica.
-func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, steps []genome.Change) error {
+// replica. What the kernel believes to run changes with each step, so that the
+// next plan takes up what this one could not finish.
+func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, wanted []sdk.CellName, steps []genome.Change) error {
+	k.mu.Lock()
+	old := k.genome
+	k.mu.Unlock()
 	var added []sdk.CellName
 	for _, c := range steps {
 		if c.Op == genome.OpAdd && c.Cell != "" {
+			k.install(c.Cell, g)
 			if err := k.addCell(g, c.Cell); err != nil {
 				return err
 			}
@@ -217,19 +223,47 @@ func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, steps []genome.
 	}
 	for _, c := range steps {
 		if err := k.step(ctx, g, c); err != nil {
+			k.install(c.Cell, old)
 			return err
 		}
 	}
+	k.mu.Lock()
+	k.wanted = wanted
+	merged := *k.genome
+	merged.Workspace = g.Workspace
+	k.genome = &merged
+	k.mu.Unlock()
 	return k.startCells(ctx, added)
 }
 
-func (k *Kernel) step(ctx context.Context, g *genome.Genome, c genome.Change) error {
-	if c.Cell == "" {
-		return nil // settings of the kernel: the change says that they need a reboot
+// install makes a cell's entry in the genome that runs that of g, or removes it.
+func (k *Kernel) install(name sdk.CellName, g *genome.Genome) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	merged := *k.genome
+	merged.Cells = maps.Clone(k.genome.Cells)
+	delete(merged.Cells, name)
+	if c := g.Cells[name]; c != nil {
+		merged.Cells[name] = c
+		if !slices.Contains(k.wanted, name) {
+			k.wanted = append(slices.Clone(k.wanted), name)
+		}
 	}
+	k.genome = &merged
+}
+
+// step carries out one change.
+func (k *Kernel) step(ctx context.Context, g *genome.Genome, c genome.Change) error {
+	if c.Cell == "" || c.Op == genome.OpAdd {
+		return nil // settings of the kernel need a reboot, as the change says
+	}
+	k.install(c.Cell, g)
 	if c.Op == genome.OpRemove {
+		if err := k.cells.Remove(ctx, c.Cell); err != nil {
+			return err
+		}
 		k.golgi.Forget(c.Cell)
-		return k.cells.Remove(ctx, c.Cell)
+		return nil
 	}
 	k.golgi.Route(c.Cell, routes(g.Cells[c.Cell]))
 	switch c.Op {

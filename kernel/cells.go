@@ -344,12 +344,14 @@ func (k *Kernel) pluginLog() func(kind plugin.Kind, name string, level slog.Leve
 // pluginChanged publishes a plugin's state.
 func (k *Kernel) pluginChanged(s catalog.Status) {
 	p := pluginProcess(s)
+	k.logState(p)
 	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p})
 }
 
 // cellChanged publishes a replica's state, and with it that of its cell.
 func (k *Kernel) cellChanged(s supervisor.Status) {
 	p := cellProcess(s)
+	k.logState(p)
 	k.mu.Lock()
 	defer k.mu.Unlock() // so that two events of a cell are in order
 	if k.last[s.Cell] == nil {
@@ -358,6 +360,17 @@ func (k *Kernel) cellChanged(s supervisor.Status) {
 	k.last[s.Cell][s.Index] = s
 	st := cellStatus(k.genome, s.Cell, slices.Collect(maps.Values(k.last[s.Cell])))
 	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p, Cell: &st})
+}
+
+// logState writes what happened to a process to the kernel's log: the only
+// trace of it that outlives the kernel.
+func (k *Kernel) logState(p admin.Process) {
+	level := slog.LevelInfo
+	switch p.State {
+	case admin.StateBackoff, admin.StateCrashLoop, admin.StateFailed:
+		level = slog.LevelWarn
+	}
+	k.log.Log(context.Background(), level, string(p.State), "process", p.ID(), "pid", p.PID, "why", p.Detail)
 }
 
 func (k *Kernel) note(text string) {

@@ -50,7 +50,7 @@ func (k *Kernel) openDirs(ctx context.Context, end *closers) error {
 	if err := os.WriteFile(filepath.Join(d.cell, ".gitignore"), []byte("*\n"), 0o600); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	if err := lock(filepath.Join(d.cell, "lock"), end); err != nil {
+	if err := d.claim(root, end); err != nil {
 		return err
 	}
 	st, err := supervisor.LoadState(d.state)
@@ -60,11 +60,27 @@ func (k *Kernel) openDirs(ctx context.Context, end *closers) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("clear up behind the last kernel: %w", err)
 	}
-	if err := d.makeRun(root, end); err != nil {
+	if err := d.makeRun(end); err != nil {
 		return err
 	}
 	k.dirs = d
 	return nil
+}
+
+// claim names the run directory and takes its lock, which lies beside it:
+// whoever deletes .cell, which is disposable, must not be able to start a second
+// kernel that takes the first one's sockets away.
+func (d *dirs) claim(root string, end *closers) error {
+	base, err := runBase()
+	if err != nil {
+		return err
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return fmt.Errorf("find own directory: %w", err)
+	}
+	sum := sha256.Sum256([]byte(root))
+	d.run = filepath.Join(base, hex.EncodeToString(sum[:8]))
+	return lock(d.run+".lock", end)
 }
 
 // lock makes sure that this is the only kernel of the checkout.
@@ -91,13 +107,7 @@ func lock(path string, end *closers) error {
 }
 
 // makeRun makes the directory of the sockets, and a link to it.
-func (d *dirs) makeRun(root string, end *closers) error {
-	base, err := runBase()
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256([]byte(root))
-	d.run = filepath.Join(base, hex.EncodeToString(sum[:4]))
+func (d *dirs) makeRun(end *closers) error {
 	// What is left there belongs to a kernel of this checkout, and the lock
 	// says that there is none.
 	if err := os.RemoveAll(d.run); err != nil {

@@ -113,10 +113,15 @@ func (k *Kernel) Run(ctx context.Context) (exit int, err error) {
 	booted := make(chan error, 1)
 	ended := make(chan int, 1)
 	var wg sync.WaitGroup
-	wg.Go(func() { booted <- k.boot(life, ended, &wg) })
+	// Links are taken until the last cell has drained: calls that run may need
+	// new ones.
+	serving, unlisten := context.WithCancel(context.WithoutCancel(ctx))
+	defer unlisten()
+	wg.Go(func() { booted <- k.boot(life, serving, ended, &wg) })
 	exit, request, err := k.await(ctx, booted, ended)
 	stop()
 	k.drain(ctx, request)
+	unlisten()
 	wg.Wait()
 	close(k.drained)
 	return exit, err
@@ -169,10 +174,10 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 		return err
 	}
 	k.openCatalog(end)
+	k.cells = supervisor.New(k.spawner, k.hooks(), k.log)
 	if err := k.openGolgi(end); err != nil {
 		return err
 	}
-	k.cells = supervisor.New(k.spawner, k.hooks(), k.log)
 	close(k.started)
 	if err := k.openMetrics(end); err != nil {
 		return err
@@ -182,7 +187,7 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 
 // boot starts plugins and builds cells side by side, then starts the cells,
 // each when what it needs is ready. It returns when all are ready.
-func (k *Kernel) boot(ctx context.Context, ended chan<- int, wg *sync.WaitGroup) error {
+func (k *Kernel) boot(ctx, serving context.Context, ended chan<- int, wg *sync.WaitGroup) error {
 	if _, why := k.spawner.Cgroup(); why != "" {
 		k.note("no cgroup for the cells: " + why + ": a cell's grandchildren are found by their environment only")
 	}
@@ -192,7 +197,7 @@ func (k *Kernel) boot(ctx context.Context, ended chan<- int, wg *sync.WaitGroup)
 	}
 	k.setWanted(wanted)
 	plugins := make(chan error, 1)
-	wg.Go(func() { plugins <- k.startPlugins(ctx, wg) })
+	wg.Go(func() { plugins <- k.startPlugins(ctx, serving, wg) })
 	err = k.build(ctx, k.opt.Genome, wanted)
 	if perr := <-plugins; perr != nil {
 		err = errors.Join(perr, err)
@@ -230,7 +235,7 @@ func (k *Kernel) awaitMain(ctx context.Context, main sdk.CellName, ended chan<- 
 }
 
 // startPlugins starts what golgi asks for, and the listener for local links.
-func (k *Kernel) startPlugins(ctx context.Context, wg *sync.WaitGroup) error {
+func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) error {
 	var specs []catalog.Spec
 	for _, ref := range k.opt.Genome.Selected() {
 		specs = append(specs, catalog.Spec{Kind: plugin.Kind(ref.Kind), Name: ref.Instance, Use: ref.Use, SHA256: ref.SHA256, Config: ref.Config})
@@ -251,7 +256,7 @@ func (k *Kernel) startPlugins(ctx context.Context, wg *sync.WaitGroup) error {
 			k.log.Error("listener for links ended", "error", err)
 		}
 	})
-	wg.Go(func() { <-ctx.Done(); ln.Close() })
+	wg.Go(func() { <-serving.Done(); ln.Close() })
 	return nil
 }
 

@@ -102,13 +102,25 @@ func (a *app) here(ctx context.Context) (*admin.Client, error) {
 // does. The manifest may be that of a member of a workspace above it.
 func kernelOf(ctx context.Context, file string) (*admin.Client, error) {
 	dir := realPath(filepath.Dir(file))
-	return nearest(ctx, dir, func(c *admin.Client) bool {
+	c, err := nearest(ctx, dir, func(c *admin.Client) bool {
 		v := c.Version()
 		// With two manifests in one directory the link is that of one of them.
 		beside := realPath(filepath.Dir(v.Genome)) == dir
 		return beside && realPath(v.Genome) == realPath(file) ||
 			!beside && own(c) && slices.ContainsFunc(v.Dirs, func(d string) bool { return realPath(d) == dir })
 	})
+	if c != nil || err != nil {
+		return c, err
+	}
+	// The link to it may be gone: what is in .cell can be deleted.
+	for _, other := range running(ctx) {
+		if c == nil && realPath(other.Version().Genome) == realPath(file) {
+			c = other
+		} else {
+			other.Close()
+		}
+	}
+	return c, nil
 }
 
 // realPath resolves links as far as path exists.

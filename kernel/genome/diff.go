@@ -108,10 +108,41 @@ func diffSettings(old, new *Genome) []Change {
 	return changes
 }
 
-// Fields of a cell that take effect without a new process.
-var liveFields = map[string]bool{
-	"file": true, "restart": true, "restarts": true, "listen": true, "allow": true,
-	"axons": true, "junctions": true, "start_timeout": true, "drain_timeout": true,
+// live reports whether a field of a cell takes effect without a new process:
+// who is called and who may call. Everything else is told to a process when it
+// starts, how it treats its axons included.
+func live(f field) bool {
+	switch f.key {
+	case "file", "listen", "allow", "junctions":
+		return true
+	case "axons":
+		return sameManners(f.old.(map[sdk.CellName]*Axon), f.new.(map[sdk.CellName]*Axon))
+	}
+	return false
+}
+
+// sameManners reports whether two sets of axons differ at most in which there
+// are and where they lead.
+func sameManners(old, new map[sdk.CellName]*Axon) bool {
+	for name, is := range new {
+		was := old[name]
+		if was == nil {
+			was = &Axon{}
+			if reflect.DeepEqual(manners(*is), manners(*DefaultAxon(Default().Golgi))) {
+				continue
+			}
+		}
+		if !reflect.DeepEqual(manners(*was), manners(*is)) {
+			return false
+		}
+	}
+	return true
+}
+
+// manners is an axon without where it leads.
+func manners(a Axon) Axon {
+	a.To, a.Peers, a.Wait = nil, nil, false
+	return a
 }
 
 func diffCell(old, new *Cell) []Change {
@@ -124,7 +155,7 @@ func diffCell(old, new *Cell) []Change {
 			changes = append(changes, Change{
 				Op: OpScale, Key: cellKey(new.Name), Cell: new.Name, From: text(f.old), To: text(f.new),
 			})
-		case liveFields[f.key]:
+		case live(f):
 			update.Fields = append(update.Fields, f.key)
 		default:
 			restart.Fields = append(restart.Fields, f.key)

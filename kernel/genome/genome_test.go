@@ -216,7 +216,8 @@ func TestDiff(t *testing.T) {
 		"update workspace.main:  -> a",
 		"remove cells.gone",
 		"add cells.new",
-		"update cells.b (drain_timeout, axons)",
+		"update cells.b (axons)",
+		"restart cells.b (drain_timeout)",
 		"scale cells.a: 1 -> 3",
 		"restart cells.a (args, env)",
 	}
