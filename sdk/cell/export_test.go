@@ -21,7 +21,7 @@ func Retire(s *Synapse) {
 	}
 }
 
-func TestLateDoublePut(t *testing.T) {
+func TestALateReplyFreesItsSlotOnce(t *testing.T) {
 	done := make(chan struct{})
 	close(done)
 	for i := range 300000 {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func revLink(t *testing.T) (*outLink, func()) {
+func looseLink(t *testing.T) (*outLink, func()) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestCloseIfIdleRace(t *testing.T) {
 	bad := 0
 	const rounds = 20000
 	for i := range rounds {
-		l, end := revLink(t)
+		l, end := looseLink(t)
 		l.closing.Store(true) // the caller picked the link just before
 		at := &moment{now: nanos()}
 		var sent error
@@ -63,7 +63,7 @@ func TestCloseIfIdleRace(t *testing.T) {
 
 func TestFreedSlotWakesAllWaiters(t *testing.T) {
 	for i := range 30000 {
-		l, end := revLink(t)
+		l, end := looseLink(t)
 		a, _ := l.begin(context.Background(), &moment{}, nil)
 		b, _ := l.begin(context.Background(), &moment{}, nil)
 		got := make(chan error, 2)

@@ -2,7 +2,6 @@ package cell_test
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
 	"github.com/cellkernel/cellkernel/sdk/cell/celltest"
-	"github.com/cellkernel/cellkernel/sdk/channel"
 )
 
 func TestCorkedReplyAfterHandOver(t *testing.T) {
@@ -49,14 +47,13 @@ func TestPanicWhileEncodingReply(t *testing.T) {
 	}
 }
 
-func TestNestedNoIsRetried(t *testing.T) {
+func TestNestedErrorsAreNotOnesOwn(t *testing.T) {
 	k := celltest.New(t)
 	var runs atomic.Int32
 	k.Serve("down", registerEcho(func(context.Context, *cell.Call) error {
 		return sdk.Errorf(sdk.CodeUnavailable, "backend is off")
 	}))
-	var mid *cell.Membrane
-	mid = k.Serve("mid", func(m *cell.Membrane) {
+	mid := k.Serve("mid", func(m *cell.Membrane) {
 		registerEcho(func(ctx context.Context, c *cell.Call) error {
 			runs.Add(1) // a side effect, say a debit
 			v, err := m.Synapse("down").Client(&echoDesc).Call(ctx, mEcho, &raw{c.Request()})
@@ -101,11 +98,9 @@ func TestReaperForgetsALinkThatIsAddedLate(t *testing.T) {
 	s := p.m.Synapse("victim")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	revAt = time.Now().Add(500 * time.Millisecond)
-	_ = channel.Link{}
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.Client(&echoDesc).Call(plain{ctx}, mEcho, &raw{[]byte("q")})
+		_, err := s.Client(&echoDesc).Call(plain{ctx, time.Now().Add(500 * time.Millisecond)}, mEcho, &raw{[]byte("q")})
 		done <- err
 	}()
 	c := p.acceptSilent()
@@ -126,65 +121,11 @@ func TestReaperForgetsALinkThatIsAddedLate(t *testing.T) {
 }
 
 // plain has a deadline and no Done channel, like Background with the axon's default deadline.
-type plain struct{ context.Context }
-
-func (plain) Deadline() (time.Time, bool) { return revDeadline(), true }
-func (plain) Done() <-chan struct{}       { return nil }
-func (plain) Err() error                  { return nil }
-
-var revAt time.Time
-
-func revDeadline() time.Time { return revAt }
-
-func testGoAwayRace(t *testing.T) {
-	k := celltest.New(t)
-	k.Serve("echo", registerEcho(echo))
-	s := k.Synapse("echo")
-	c := s.Client(&echoDesc)
-	stop := make(chan struct{})
-	bad := make(chan error, 64)
-	finished := make(chan struct{})
-	var calls atomic.Int64
-	go func() {
-		defer close(finished)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			v, err := c.Call(t.Context(), mEcho, &raw{[]byte("a")})
-			if err != nil {
-				select {
-				case bad <- err:
-				default:
-				}
-				continue
-			}
-			calls.Add(1)
-			v.Release()
-		}
-	}()
-	end := time.After(8 * time.Second)
-	n := 0
-loop:
-	for {
-		select {
-		case <-end:
-			break loop
-		default:
-		}
-		time.Sleep(300 * time.Microsecond)
-		cell.Retire(s)
-		n++
-	}
-	close(stop)
-	<-finished
-	close(bad)
-	for err := range bad {
-		e := sdk.AsError(err)
-		t.Errorf("executed %s: %v", e.Executed, err)
-	}
-	t.Log(n, "retirements", calls.Load(), "calls")
-	_ = errors.Is
+type plain struct {
+	context.Context
+	at time.Time
 }
+
+func (p plain) Deadline() (time.Time, bool) { return p.at, true }
+func (plain) Done() <-chan struct{}         { return nil }
+func (plain) Err() error                    { return nil }
