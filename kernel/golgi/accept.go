@@ -75,6 +75,7 @@ func (g *Golgi) accept(conn net.Conn) error {
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		f.Close()
+		g.forgetServed(info.ID)
 		return err
 	}
 	g.mu.Lock()

@@ -103,7 +103,7 @@ func (g *Golgi) ServeControl(l *net.UnixListener) error {
 			continue
 		}
 		select {
-		case g.gate <- struct{}{}:
+		case g.door <- struct{}{}:
 			g.wg.Go(func() { g.enter(ch) })
 		default:
 			g.opt.Log.Warn("too many processes at the control socket", "limit", maxPending)
@@ -115,7 +115,7 @@ func (g *Golgi) ServeControl(l *net.UnixListener) error {
 // enter takes the hello of a process that dialled.
 func (g *Golgi) enter(ch *channel.Conn) {
 	m, err := g.awaitHello(ch)
-	<-g.gate
+	<-g.door
 	if err != nil {
 		ch.Close()
 		return

@@ -79,7 +79,8 @@ type Golgi struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	gate   chan struct{} // one entry per pending connection
+	gate   chan struct{} // one entry per connection without a link header
+	door   chan struct{} // one entry per process without a hello
 
 	mu     sync.Mutex // guards all below and the mutable fields of seats
 	closed bool
@@ -116,7 +117,7 @@ func New(opt Options) *Golgi {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Golgi{
-		opt: opt, ctx: ctx, cancel: cancel, gate: make(chan struct{}, maxPending),
+		opt: opt, ctx: ctx, cancel: cancel, gate: make(chan struct{}, maxPending), door: make(chan struct{}, maxPending),
 		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),

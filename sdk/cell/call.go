@@ -109,7 +109,9 @@ func (c *Call) run(begun int64) (took int64) {
 	err := error(nil)
 	if ctx.deadline != 0 && begun >= ctx.deadline {
 		err = sdk.Errorf(sdk.CodeDeadline, "route to %q: deadline passed before a handler was free", l.m.welcome.Cell)
-	} else if !ctx.ended() {
+	} else if ctx.ended() {
+		err = c.given()
+	} else {
 		err = c.serve(ctx)
 	}
 	if err == nil && !c.ended {
@@ -130,6 +132,18 @@ func (c *Call) run(begun int64) (took int64) {
 	l.active.Add(-1)
 	l.m.called()
 	return took
+}
+
+// given is why a call that never ran is over already.
+func (c *Call) given() error {
+	if s := c.ctx.stream; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.err != nil {
+			return s.err
+		}
+	}
+	return sdk.Errorf(sdk.CodeCancelled, "cancelled by the caller")
 }
 
 // fail ends the call with an error, if nothing has ended it yet.

@@ -242,7 +242,7 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 
 // begin takes a slot for a call. Its error says that it was not executed.
 func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, error) {
-	for {
+	for waited := false; ; waited = true {
 		if s := l.slots.get(l.theirs.Calls); s != nil {
 			s.deadline.Store(at.deadline)
 			s.stream = st
@@ -255,6 +255,9 @@ func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, err
 				return nil, sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, errLinkClosed)
 			}
 			s.state.Store(slotWaiting)
+			if waited {
+				wakeUp(l.slots.freed) // two may have come back and left one mark
+			}
 			return s, nil
 		}
 		if err := await(l.slots.freed, ctx.Done(), l.w.done, timeAt(at.deadline)); err != nil {

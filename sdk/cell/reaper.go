@@ -12,6 +12,7 @@ import (
 type reaper struct {
 	mu    sync.Mutex // guards links
 	links map[visited]struct{}
+	due   []visited // scratch of visitAll
 
 	wakeAt atomic.Int64 // nanos of the next visit
 	kick   chan struct{}
@@ -94,12 +95,12 @@ func (r *reaper) visitAll() {
 	r.wakeAt.Store(noNext)
 	now := nanos()
 	r.mu.Lock()
-	due := make([]visited, 0, len(r.links))
+	r.due = r.due[:0]
 	for l := range r.links {
-		due = append(due, l)
+		r.due = append(r.due, l)
 	}
 	r.mu.Unlock()
-	for _, l := range due {
+	for _, l := range r.due {
 		next := l.nextVisit()
 		at := next.Load()
 		if at <= now {
