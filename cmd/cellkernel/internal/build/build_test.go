@@ -26,7 +26,7 @@ type project struct {
 	log  []string
 }
 
-const goMod = "module example.test/farm\n\ngo 1.26\n"
+const goMod = "module example.test/shop\n\ngo 1.26\n"
 
 // newProject writes files, and has a job for each directory with a main.go.
 func newProject(t *testing.T, files map[string]string) *project {
@@ -134,7 +134,7 @@ func prints(text string) string {
 
 func TestOnlyWhatChangedIsBuilt(t *testing.T) {
 	p := newProject(t, map[string]string{
-		"a/main.go":       "package main\n\nimport \"example.test/farm/lib\"\n\nfunc main() { print(\"a\", lib.Text()) }\n",
+		"a/main.go":       "package main\n\nimport \"example.test/shop/lib\"\n\nfunc main() { print(\"a\", lib.Text()) }\n",
 		"b/main.go":       prints("b"),
 		"c/main.go":       "package main\n\nimport _ \"embed\"\n\n//go:embed text.txt\nvar text string\n\nfunc main() { print(text) }\n",
 		"c/text.txt":      "one",
@@ -170,7 +170,7 @@ func TestOnlyWhatChangedIsBuilt(t *testing.T) {
 		{"file removed from embedded directory", func() { p.remove("d/data/sub") }, "d", "d", "y "},
 		{"file that matches an embedding pattern", func() { p.write("d/new.md", "new") }, "d", "d", "y "},
 		{"new import", func() {
-			p.write("b/main.go", "package main\n\nimport \"example.test/farm/lib2\"\n\nfunc main() { print(lib2.X) }\n")
+			p.write("b/main.go", "package main\n\nimport \"example.test/shop/lib2\"\n\nfunc main() { print(lib2.X) }\n")
 			p.write("lib2/x.go", "package lib2\n\nconst X = 7\n")
 		}, "b", "b", "7"},
 		{"change in the new import", func() { p.write("lib2/x.go", "package lib2\n\nconst X = 89\n") }, "b", "b", "89"},
@@ -268,7 +268,7 @@ func TestPackagesOfOneNameAndCellsOfOnePackage(t *testing.T) {
 	})
 	twin := p.job("a/cmd")
 	twin.Name, twin.Out = "twin", p.path(".cell/build/twin")
-	byImport := build.Job{Name: "imported", Dir: p.path("a"), Package: "example.test/farm/b/cmd", Out: p.path(".cell/build/imported")}
+	byImport := build.Job{Name: "imported", Dir: p.path("a"), Package: "example.test/shop/b/cmd", Out: p.path(".cell/build/imported")}
 	relative := build.Job{Name: "relative", Dir: p.path("c"), Package: "./v2", Out: p.path("elsewhere/relative")}
 	root := build.Job{Name: "root", Dir: p.root, Package: ".", Out: p.path(".cell/build/root")}
 	p.jobs = append(p.jobs, twin, byImport, relative, root)
@@ -302,7 +302,7 @@ func TestErrorsNameTheCell(t *testing.T) {
 		"bad/main.go":     "package main\n\nfunc main() { undefinedThing() }\n",
 		"worse/main.go":   "package main\n\nfunc main() { otherThing() }\n",
 		"half/main.go":    "package main\n\nfunc main() {\n",
-		"lost/main.go":    "package main\n\nimport _ \"example.test/farm/nowhere\"\n\nfunc main() {}\n",
+		"lost/main.go":    "package main\n\nimport _ \"example.test/shop/nowhere\"\n\nfunc main() {}\n",
 		"library/main.go": "package library\n",
 	})
 	p.jobs = append(p.jobs,
@@ -317,8 +317,8 @@ func TestErrorsNameTheCell(t *testing.T) {
 	}
 	for _, want := range []string{
 		`build cell "bad": `, `main.go:3:15: undefined: undefinedThing`, `build cell "worse": `, "undefined: otherThing",
-		`build cell "half": `, "syntax error", `build cell "lost": `, "example.test/farm/nowhere",
-		`build cell "library": package example.test/farm/library is named "library": want a main package`,
+		`build cell "half": `, "syntax error", `build cell "lost": `, "example.test/shop/nowhere",
+		`build cell "library": package example.test/shop/library is named "library": want a main package`,
 		`build cell "missing": `, `build cell "unset": package ""`, `build cell "flag": package "-toolexec=x"`, `build cell "many": `,
 		`build cell "nowhere": directory "a"`,
 	} {

@@ -35,7 +35,7 @@ func (p *project) useSDK() {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		s := strings.Replace(string(text), "module github.com/cellkernel/cellkernel\n", "module example.test/farm\n", 1)
+		s := strings.Replace(string(text), "module github.com/cellkernel/cellkernel\n", "module example.test/shop\n", 1)
 		if name == "go.mod" {
 			s += "\nrequire github.com/cellkernel/cellkernel v0.0.0\n\nreplace github.com/cellkernel/cellkernel => " + repo + "\n"
 		}
@@ -45,7 +45,7 @@ func (p *project) useSDK() {
 
 func TestStaleGeneratedCodeIsWrittenFirst(t *testing.T) {
 	p := newProject(t, map[string]string{
-		"a/main.go":      "package main\n\nimport \"example.test/farm/hello\"\n\nfunc main() { print(len(new(hello.Greeting).AppendFlat(nil)) > 0) }\n",
+		"a/main.go":      "package main\n\nimport \"example.test/shop/hello\"\n\nfunc main() { print(len(new(hello.Greeting).AppendFlat(nil)) > 0) }\n",
 		"b/main.go":      prints("b"),
 		"hello/hello.go": serviceSource,
 	})
