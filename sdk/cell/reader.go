@@ -74,18 +74,42 @@ func (r *reader) buffered() bool {
 
 // fill reads more, after it made room for the frame that has begun.
 func (r *reader) fill() error {
+	if r.eager && r.glance() {
+		return nil
+	}
+	r.prepare()
+	n, err := r.src.Read(r.c.buf[r.w:])
+	r.got(n)
+	if n > 0 {
+		return nil
+	}
+	if err == io.EOF && r.r != r.w {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// glance reads what comes within spinFor, and reports whether anything did.
+func (r *reader) glance() bool {
+	r.prepare()
+	n := r.spin.read(r.c.buf[r.w:])
+	if n > 0 {
+		r.got(n)
+	}
+	return n > 0
+}
+
+// prepare makes room for the rest of the frame that has begun.
+func (r *reader) prepare() {
 	need := wire.HeaderSize
 	if h, err := wire.ParseHeader(r.c.buf[r.r:r.w]); err == nil {
 		need = h.Len()
 	}
 	r.makeRoom(need)
-	n, err := 0, error(nil)
-	if r.eager {
-		n = r.spin.read(r.c.buf[r.w:])
-	}
-	if n == 0 {
-		n, err = r.src.Read(r.c.buf[r.w:])
-	}
+}
+
+// got counts n more bytes as read.
+func (r *reader) got(n int) {
 	r.w += n
 	r.now = nanos()
 	r.bytes.Add(uint64(n))
@@ -94,13 +118,6 @@ func (r *reader) fill() error {
 	} else {
 		r.calm++
 	}
-	if n > 0 {
-		return nil
-	}
-	if err == io.EOF && r.r != r.w {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 func (r *reader) makeRoom(need int) {

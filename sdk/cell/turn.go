@@ -85,13 +85,18 @@ func (l *outLink) giveTurn() {
 	}
 }
 
-// lead reads in the place of the keeper until the call of s has ended.
+// lead reads in the place of the keeper until the call of s has ended. A caller
+// whose context can end does so only while it need not sleep: the keeper it
+// can leave at any time.
 func (l *outLink) lead(ctx context.Context, s *slot) {
-	if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, l.interrupt)()
-	}
 	l.r.eager = true
-	for len(s.done) == 0 && ctx.Err() == nil {
+	for len(s.done) == 0 {
+		if ctx.Done() != nil && !l.r.buffered() {
+			if !l.r.glance() {
+				break
+			}
+			continue
+		}
 		if err := l.step(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			l.w.fail(ended(err))
 			break
