@@ -7,12 +7,13 @@ import (
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
 )
 
 // byHand is the first index of replicas that somebody else starts.
-const byHand = 1001
+const byHand = supervisor.MaxReplicas + 1
 
 // Describe implements [admin.Caller].
 func (k *Kernel) Describe(ctx context.Context, name sdk.CellName) ([]admin.Method, error) {
@@ -48,7 +49,24 @@ func (k *Kernel) Call(ctx context.Context, r admin.CallRequest) (json.RawMessage
 		ctx, cancel = context.WithTimeout(ctx, r.Timeout)
 		defer cancel()
 	}
+	if err := k.knownReplica(r.Target); err != nil {
+		return nil, err
+	}
 	return k.caller.Synapse(sdk.CellName(r.Target.String())).CallJSON(ctx, r.Method, r.Body)
+}
+
+// knownReplica refuses a replica that nobody starts: a call to it would wait
+// until its deadline. Those that somebody starts by hand may come any time.
+func (k *Kernel) knownReplica(t admin.Target) error {
+	if t.Replica == 0 || t.Replica >= byHand {
+		return nil
+	}
+	for _, s := range k.cells.List() {
+		if s.Cell == t.Cell && s.Index == t.Replica {
+			return nil
+		}
+	}
+	return sdk.Errorf(sdk.CodeNotFound, "find replica %s: no such replica", t)
 }
 
 // Launch implements [admin.Caller].

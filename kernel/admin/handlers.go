@@ -78,7 +78,7 @@ func target(r *http.Request) (Target, error) {
 	if err != nil {
 		return Target{}, sdk.Errorf(sdk.CodeInvalid, "%v", err)
 	}
-	n, err := number(r, "replica", MaxReplicas)
+	n, err := number(r, "replica", MaxIndex)
 	return Target{Cell: cell, Replica: int(n)}, err
 }
 

@@ -18,7 +18,8 @@ const SocketName = "admin.sock"
 
 // Limits of what the API carries.
 const (
-	MaxReplicas = 10_000   // replicas of one cell
+	MaxReplicas = 1024     // replicas of one cell
+	MaxIndex    = 10_000   // of a replica: above MaxReplicas are those started by hand
 	MaxMessage  = 16 << 20 // bytes of a call's JSON, either way
 	MaxBody     = 1 << 20  // bytes of any other request
 	MaxLogText  = 64 << 10 // bytes of text in one LogRecord; longer lines come in parts
@@ -204,8 +205,8 @@ func ParseTarget(s string) (Target, error) {
 	t := Target{Cell: cell}
 	if numbered {
 		n, err := strconv.Atoi(rep)
-		if err != nil || n < 1 || n > MaxReplicas {
-			return Target{}, fmt.Errorf("replica %.20q: want a number from 1 to %d", rep, MaxReplicas)
+		if err != nil || n < 1 || n > MaxIndex {
+			return Target{}, fmt.Errorf("replica %.20q: want a number from 1 to %d", rep, MaxIndex)
 		}
 		t.Replica = n
 	}

@@ -14,7 +14,7 @@ import (
 const (
 	DefaultStartTimeout = 10 * time.Second
 	DefaultDrainTimeout = 10 * time.Second
-	MaxReplicas         = 1000 // of one cell
+	MaxReplicas         = 1024 // of one cell
 )
 
 // A Readiness says who decides that a replica is ready.

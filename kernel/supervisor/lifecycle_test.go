@@ -225,7 +225,7 @@ func TestStartThatTakesTooLong(t *testing.T) {
 		st.start(t, CellSpec{Name: "w", Ready: ReadyByCell, StartTimeout: 4 * time.Second})
 		st.start(t, CellSpec{Name: "job", Ready: ReadyByCell, Job: true, StartTimeout: time.Second})
 		err := st.WaitReady(t.Context(), "w")
-		if err == nil || !strings.Contains(err.Error(), "not ready within 4s") {
+		if err == nil || !strings.Contains(err.Error(), "not ready within 4s: if it does not speak the sdk give it ready = {") {
 			t.Error(err)
 		}
 		if d := time.Since(st.began); d != 4*time.Second {

@@ -336,13 +336,17 @@ func (r *replica) lookForReady(ctx context.Context, helpers *sync.WaitGroup, l *
 	}
 }
 
-// lateReason says that a start took too long, and what the probe said last.
+// lateReason says that a start took too long, and what the probe said last
+// or, where the replica itself was to say it, what else could.
 func (r *replica) lateReason(l *life) string {
 	r.sup.mu.Lock()
 	defer r.sup.mu.Unlock()
 	reason := fmt.Sprintf("not ready within %s", r.spec.StartTimeout)
-	if l.probe != nil {
+	switch {
+	case l.probe != nil:
 		reason += ": " + l.probe.Error()
+	case r.spec.Ready == ReadyByCell:
+		reason += ": if it does not speak the sdk give it ready = { tcp | http | exec }"
 	}
 	return reason
 }
