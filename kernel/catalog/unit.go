@@ -37,6 +37,7 @@ type unit struct {
 	changed chan struct{}  // closed and replaced at each change
 	starts  int
 	tried   bool // the first start has ended
+	wrong   bool // LastError is about how the plugin is configured
 }
 
 func newUnit(c *Catalog, spec Spec) *unit {
@@ -73,7 +74,7 @@ func (u *unit) set(state State, client *plugin.Client, err error) {
 		u.status.PID, u.status.Version, u.status.Started = info.PID, info.Version, time.Now()
 	}
 	if err != nil {
-		u.status.LastError = err.Error()
+		u.status.LastError, u.wrong = err.Error(), sdk.CodeOf(err) == sdk.CodeInvalid
 	}
 	if state != StateStarting {
 		u.tried = true
@@ -283,9 +284,16 @@ func gone(c *plugin.Client) bool {
 	}
 }
 
-// first waits for the outcome of the first start.
+// first waits for the outcome of the first start. A configuration that the
+// plugin refuses is invalid.
 func (u *unit) first(ctx context.Context) error {
-	return u.outcome(ctx, func() bool { return u.tried })
+	err := u.outcome(ctx, func() bool { return u.tried })
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err != nil && u.wrong && u.status.State == StateFailed {
+		return sdk.Errorf(sdk.CodeInvalid, "%v", err)
+	}
+	return err
 }
 
 // restart asks run for a new process and waits for the outcome.

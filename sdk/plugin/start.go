@@ -262,11 +262,17 @@ func (s *starter) release() {
 	os.RemoveAll(s.dir)
 }
 
+// killed reports whether a process ended like those that we end, as package
+// os/exec says it or a kernel's own launcher.
+func killed(err error) bool {
+	return err.Error() == "signal: killed" || err.Error() == "killed by SIGKILL"
+}
+
 // explain adds the plugin's last words and what to do.
 func (s *starter) explain(err error) error {
 	select {
 	case <-s.runner.exited:
-		if s.runner.err != nil && s.runner.err.Error() != "signal: killed" { // not by us
+		if s.runner.err != nil && !killed(s.runner.err) { // not by us
 			err = fmt.Errorf("%w; the process ended with %v", err, s.runner.err)
 		}
 	default:
