@@ -14,6 +14,18 @@ import (
 // isScalar reports whether the value itself is in the table.
 func (f *field) isScalar() bool { return !f.vector && f.typ < flat.String }
 
+// declared returns the type of the field as its declaration has it.
+func (f *field) declared() string {
+	text := f.goType
+	if f.ptr {
+		text = "*" + text
+	}
+	if f.vector {
+		text = "[]" + text
+	}
+	return text
+}
+
 // isBytes reports whether the field is a vector of plain bytes.
 func (f *field) isBytes() bool { return f.vector && f.typ == flat.Uint8 && !f.named }
 

@@ -197,7 +197,7 @@ func TestChangedType(t *testing.T) {
 	before := p.read("messages_cell.go")
 	p.declare("A int\nB uint64\nC []Inner")
 	_, err := gen.Run(t.Context(), nil, gen.Options{Dir: p.dir})
-	want := "grow.go:12:1: field B of Job is ulong, but worker.fbs:7:3 pins it as uint: a changed type needs a new name"
+	want := "grow.go:12:1: field B of Job is uint64, ulong in the schema, but worker.fbs:7:3 pins it as uint: a changed type needs a new name"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

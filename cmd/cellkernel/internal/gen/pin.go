@@ -25,8 +25,8 @@ func (u *unit) pin(files map[string][]*pinnedTable) {
 			used[p.name] = true
 			f := byName[p.name]
 			if f != nil && f.wireType() != p.typ {
-				u.problem(f.pos, "field %s of %s is %s, but %s pins it as %s: a changed type needs a new name",
-					f.name, m.name, f.wireType(), place(u.dir, p.at), p.typ)
+				u.problem(f.pos, "field %s of %s is %s, %s in the schema, but %s pins it as %s: a changed type needs a new name",
+					f.name, m.name, f.declared(), f.wireType(), place(u.dir, p.at), p.typ)
 			}
 			p.deprecated = f == nil
 			m.slots = append(m.slots, slot{f, p})
