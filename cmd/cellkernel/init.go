@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -50,11 +51,14 @@ func (a *app) initDir(ctx context.Context, dir string, f initFlags) error {
 	}
 	path, err := module.Import(dir)
 	if err != nil {
-		return err
+		return withHint(usage(fmt.Errorf("init %q: %w", dir, err)), "name a directory of letters and digits, or leave the Go module around it")
 	}
 	names, err := scaffold.Copy(dir, template, examples.TemplatePath, path)
-	if err != nil {
+	if errors.Is(err, scaffold.ErrExist) {
 		return withHint(err, "init never overwrites: name another directory")
+	}
+	if err != nil {
+		return err
 	}
 	for _, n := range names {
 		fmt.Fprintln(a.stdout, filepath.Join(dir, n))

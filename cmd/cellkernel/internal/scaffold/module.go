@@ -83,7 +83,7 @@ func pathFor(name string) string {
 	return clean
 }
 
-// Import returns the import path of dir, which is in m.
+// Import returns the import path of dir, which is in m, if it can be one.
 func (m *Module) Import(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -93,7 +93,24 @@ func (m *Module) Import(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return path.Join(m.Path, filepath.ToSlash(rel)), nil
+	name := path.Join(m.Path, filepath.ToSlash(rel))
+	return name, checkImport(name)
+}
+
+// checkImport reports what the go command would not import.
+func checkImport(name string) error {
+	for elem := range strings.SplitSeq(name, "/") {
+		if elem == "" || elem[0] == '.' || elem[0] == '-' || elem[len(elem)-1] == '.' {
+			return fmt.Errorf("import path %q: it has the element %q", name, elem)
+		}
+		for _, r := range elem {
+			letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+			if !letter && !strings.ContainsRune("-._~+", r) {
+				return fmt.Errorf("import path %q: it has the character %q", name, r)
+			}
+		}
+	}
+	return nil
 }
 
 // Require makes m a module that can link the sdk and run the generator: the

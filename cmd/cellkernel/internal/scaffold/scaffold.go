@@ -12,6 +12,9 @@ import (
 	"strings"
 )
 
+// ErrExist is the cause where a file would be overwritten.
+var ErrExist = errors.New("it exists already")
+
 // Copy writes every file of src below dir, with from replaced by to in its
 // text, and returns their names in order. It makes dir. Nothing is written if
 // one of the files exists already.
@@ -21,8 +24,11 @@ func Copy(dir string, src fs.FS, from, to string) ([]string, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		if _, err := os.Lstat(filepath.Join(dir, target(name))); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("write %q: it exists already", filepath.Join(dir, target(name)))
+		switch _, err := os.Lstat(filepath.Join(dir, target(name))); {
+		case err == nil:
+			return fmt.Errorf("write %q: %w", filepath.Join(dir, target(name)), ErrExist)
+		case !errors.Is(err, os.ErrNotExist):
+			return err
 		}
 		names = append(names, name)
 		return nil
