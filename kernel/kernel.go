@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -231,6 +232,7 @@ func (k *Kernel) awaitMain(ctx context.Context, main sdk.CellName, ended chan<- 
 		k.note(err.Error())
 		code = max(code, 1)
 	}
+	k.log.Info(fmt.Sprintf("main %s ended with %d", main, code))
 	ended <- code
 }
 

@@ -38,7 +38,7 @@ func (k *Kernel) Version() admin.Version {
 // Status implements [admin.Viewer].
 func (k *Kernel) Status(context.Context) (*admin.Status, error) {
 	s := &admin.Status{
-		Posture: k.posture(), Version: k.Version(), Mesh: k.mesh(), Uptime: time.Since(k.begun).Milliseconds(),
+		Posture: k.posture(), Version: k.Version(), Mesh: k.mesh(), Uptime: time.Since(k.begun).Milliseconds(), Problems: []string{},
 		Plugins: k.plugins(), Cells: k.cellStatuses(),
 	}
 	k.mu.Lock()
@@ -102,7 +102,10 @@ func cellProcess(s supervisor.Status) admin.Process {
 func pluginProcess(s catalog.Status) admin.Process {
 	p := admin.Process{
 		Kind: admin.KindPlugin, Name: string(s.Kind) + "-" + s.Name, PID: s.PID, State: admin.State(s.State),
-		Restarts: s.Restarts, Detail: s.LastError,
+		Restarts: s.Restarts,
+	}
+	if s.State != catalog.StateReady {
+		p.Detail = s.LastError // it has got over what was before
 	}
 	if s.PID != 0 {
 		p.UptimeMS = time.Since(s.Started).Milliseconds()
@@ -203,13 +206,15 @@ func sum(st *admin.CellStatus, s supervisor.Status) {
 	if slices.Index(gravity[:], s.State) > slices.Index(gravity[:], supervisor.State(st.State)) {
 		st.State = admin.State(s.State)
 		if s.State != supervisor.Done {
-			st.Detail = fmt.Sprintf("%s#%d %s", s.Cell, s.Index, s.Reason)
+			st.Detail = ""
+			if s.Reason != "" {
+				st.Detail = fmt.Sprintf("%s#%d %s", s.Cell, s.Index, s.Reason)
+			}
 		}
 	}
 }
 
-// posture says in one line who this is, who can reach it, how it meters, and
-// how to stop it.
+// posture says in one line who this is, who can reach it, and how it meters.
 func (k *Kernel) posture() string {
 	meter := "cgroup2"
 	if dir, _ := k.spawner.Cgroup(); dir == "" {
@@ -217,7 +222,7 @@ func (k *Kernel) posture() string {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return fmt.Sprintf("node %s, mesh %s, reachable from this machine only, CPU metered by %s; Ctrl-C or \"cellkernel down\" ends it",
+	return fmt.Sprintf("node %s, mesh %s, reachable from this machine only, CPU metered by %s",
 		k.genome.Kernel.Node, meshName(k.genome.Kernel.Mesh), meter)
 }
 
@@ -234,13 +239,30 @@ func meshName(mesh string) string {
 	return mesh
 }
 
+// namedReplicas is how many replicas of a cell a drain lists one by one.
+const namedReplicas = 4
+
 // running lists what a drain waits for.
-func (k *Kernel) running() []string {
+func (k *Kernel) running() []string { return waitingFor(k.cells.List()) }
+
+// waitingFor names the replicas that run, of a cell with many their number.
+// The list is sorted by cell.
+func waitingFor(list []supervisor.Status) []string {
 	var out []string
-	for _, s := range k.cells.List() {
-		if s.State == supervisor.Ready || s.State == supervisor.Starting || s.State == supervisor.Draining {
-			out = append(out, fmt.Sprintf("%s#%d", s.Cell, s.Index))
+	for len(list) > 0 {
+		name, end := list[0].Cell, 0
+		var of []string
+		for end < len(list) && list[end].Cell == name {
+			s := list[end]
+			end++
+			if s.State == supervisor.Ready || s.State == supervisor.Starting || s.State == supervisor.Draining {
+				of = append(of, fmt.Sprintf("%s#%d", s.Cell, s.Index))
+			}
 		}
+		if len(of) > namedReplicas {
+			of = []string{fmt.Sprintf("%s (%d)", name, len(of))}
+		}
+		out, list = append(out, of...), list[end:]
 	}
 	return out
 }
@@ -256,19 +278,10 @@ func (k *Kernel) Logs(ctx context.Context, q admin.LogQuery, yield func(admin.Lo
 	if err := k.knownSources(q.Sources); err != nil {
 		return err
 	}
-	query := vacuole.Query{Names: q.Sources, Since: q.Since, Tail: q.Tail}
 	if !q.Follow {
-		var failed error
-		err := vacuole.Read(ctx, k.vacuole.Dir(), query, func(l vacuole.Line) bool {
-			failed = yield(logRecord(l))
-			return failed == nil
-		})
-		if failed != nil {
-			return failed
-		}
-		return err
+		return StoredLogs(ctx, k.vacuole.Dir(), q, yield)
 	}
-	sub, err := k.vacuole.Follow(query)
+	sub, err := k.vacuole.Follow(vacuole.Query{Names: q.Sources, Since: q.Since, Tail: q.Tail})
 	if err != nil {
 		return err
 	}
@@ -285,6 +298,21 @@ func (k *Kernel) Logs(ctx context.Context, q admin.LogQuery, yield func(admin.Lo
 			return err
 		}
 	}
+}
+
+// StoredLogs reads the logs in dir, which may be those of a kernel that has
+// ended: .cell/logs beside its genome. It does not follow them.
+func StoredLogs(ctx context.Context, dir string, q admin.LogQuery, yield func(admin.LogRecord) error) error {
+	var failed error
+	query := vacuole.Query{Names: q.Sources, Since: q.Since, Tail: q.Tail}
+	err := vacuole.Read(ctx, dir, query, func(l vacuole.Line) bool {
+		failed = yield(logRecord(l))
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
 }
 
 // continued is how the vacuole marks a piece of a long line.

@@ -14,26 +14,26 @@ import (
 
 func (a *app) startCommand() *cobra.Command {
 	cmd := a.targetCommand("start", "Start cells that are stopped, done or failed", admin.Controller.Start)
-	cmd.Long = "Start starts cells, or single replicas (\"worker#2\"), and waits until they are ready."
+	cmd.Long = "Start starts all replicas of cells and waits until they are ready."
 	return cmd
 }
 
 func (a *app) stopCommand() *cobra.Command {
 	cmd := a.targetCommand("stop", "Drain and stop cells until they are started again", admin.Controller.Stop)
-	cmd.Long = "Stop lets cells, or single replicas (\"worker#2\"), finish what they do, and ends them."
+	cmd.Long = "Stop lets all replicas of cells finish what they do, and ends them."
 	return cmd
 }
 
 func (a *app) restartCommand() *cobra.Command {
 	cmd := a.targetCommand("restart", "Replace the replicas of cells one after the other", admin.Controller.Restart)
-	cmd.Long = "Restart replaces the replicas of cells, or single ones (\"worker#2\"), each as soon as the one\nbefore it is ready. Cells that have failed are started afresh."
+	cmd.Long = "Restart replaces the replicas of cells, each as soon as the one before it is ready.\nCells that have failed are started afresh."
 	return cmd
 }
 
 // targetCommand is a command that does one thing to every cell it names.
 func (a *app) targetCommand(verb, short string, do func(admin.Controller, context.Context, admin.Target) error) *cobra.Command {
 	return &cobra.Command{
-		Use:               verb + " NAME[#REPLICA]...",
+		Use:               verb + " NAME...",
 		Short:             short,
 		Args:              args(1, -1),
 		ValidArgsFunction: a.completeCells,

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/genome"
 )
 
 // A detached boot has two processes. The parent executes itself in a session
@@ -150,14 +151,24 @@ func leaveTerminal() error {
 	return nil
 }
 
-// reportBoot is the child's side of detach: it runs the kernel and reports
-// on fd until all is ready or something failed.
-func (a *app) reportBoot(ctx context.Context, k runner, fd int) error {
-	unix.CloseOnExec(fd)
-	rep := &reporter{pipe: os.NewFile(uintptr(fd), "report")}
+// reportUp is the child's side of detach: it runs the kernel and reports on
+// a descriptor, until all is ready or something failed, or what it did
+// instead because a kernel runs already.
+func (a *app) reportUp(ctx context.Context, f *upFlags) error {
+	unix.CloseOnExec(f.child)
+	rep := &reporter{pipe: os.NewFile(uintptr(f.child), "report")}
 	shown := *a
 	shown.stderr = rep
-	err := shown.foreground(ctx, k, newView(rep), func() bool { rep.done(exitOK); return false })
+	err := shown.up(ctx, f, func(ctx context.Context, r runner, g *genome.Genome) error {
+		v := newView(rep)
+		return shown.foreground(ctx, r, v, func() bool {
+			if main := g.Workspace.Main; main != "" {
+				v.note(fmt.Sprintf("main %s: the kernel ends with it", main))
+			}
+			rep.done(exitOK)
+			return false
+		})
+	})
 	// If it never got ready, the parent is still there to be told why.
 	shown.report(err)
 	rep.done(exitCode(err))

@@ -23,6 +23,9 @@ const runLink = ".cell/run"
 // maxRunDirs bounds how many run directories are looked at.
 const maxRunDirs = 256
 
+// stoppedHint is for a kernel that is there and does not answer.
+const stoppedHint = `it may be stopped or busy; "kill -CONT" wakes a stopped process`
+
 // genomeFile returns the file that the user named by flag or environment, as
 // an absolute path, or "" if there is none.
 func (a *app) genomeFile() (string, error) {
@@ -181,7 +184,7 @@ func dialIn(ctx context.Context, path string) (*admin.Client, error) {
 		return nil, nil // left behind by a kernel that was killed
 	}
 	if sdk.CodeOf(err) == sdk.CodeUnavailable {
-		return nil, withHint(err, "it may be stopped or busy; \"kill -CONT\" wakes a stopped process")
+		return nil, withHint(err, stoppedHint)
 	}
 	return c, err
 }

@@ -3,11 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cellkernel/cellkernel/kernel"
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/sdk"
 )
 
 type logsFlags struct {
@@ -63,20 +67,44 @@ func (f *logsFlags) query(names []string, now time.Time) (admin.LogQuery, error)
 }
 
 func (a *app) logs(cmd *cobra.Command, q admin.LogQuery) error {
-	c, err := a.connect(cmd.Context())
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	p := newLogPrinter(a.stdout, true)
 	yield := p.print
 	if a.output == "json" {
 		yield = func(r admin.LogRecord) error { return writeJSON(a.stdout, r) }
 	}
+	c, err := a.here(cmd.Context())
+	if dir := a.storedLogs(); c == nil && dir != "" && !q.Follow && (err == nil || sdk.CodeOf(err) == sdk.CodeUnavailable) {
+		fmt.Fprintf(a.stderr, "cellkernel: no kernel runs here: these are the logs in %s\n", printable(relative(dir)))
+		return kernel.StoredLogs(cmd.Context(), dir, q, yield)
+	}
+	if c == nil && err == nil {
+		c, err = a.onlyOne(cmd.Context())
+	}
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	if err := c.Logs(cmd.Context(), q, yield); err != nil {
 		return withHint(err, `"cellkernel ps" lists the names`)
 	}
 	return cmd.Context().Err() // following ends well when it is interrupted, the command does not
+}
+
+// storedLogs returns where the kernel of the genome that is meant keeps its
+// logs, or "" if there are none.
+func (a *app) storedLogs() string {
+	file, err := a.genomeFile()
+	if err == nil && file == "" {
+		file, err = nearestManifest()
+	}
+	if err != nil {
+		return ""
+	}
+	dir := filepath.Join(filepath.Dir(file), ".cell", "logs")
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return ""
+	}
+	return dir
 }
 
 // A logPrinter writes log records for people: "worker#2 | text".

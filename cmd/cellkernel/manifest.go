@@ -35,6 +35,9 @@ func nearestManifest() (string, error) {
 		return "", err
 	}
 	file := manifestAbove(start)
+	if info, err := os.Stat(filepath.Join(start, "genome.toml")); file == "" && err == nil && info.IsDir() {
+		return "", &configError{err: fmt.Errorf("find genome.toml: the one in %s is a directory", start)}
+	}
 	if file == "" {
 		return "", withHint(&configError{err: fmt.Errorf("find genome.toml: none in %s or above", start)},
 			`"cellkernel init" writes one`)
@@ -143,6 +146,16 @@ func bootError(err error) error {
 		return &configError{err: err}
 	}
 	return err
+}
+
+// checkState reports what is in the way of the directory beside the manifest
+// in which the kernel keeps what is its own.
+func checkState(file string) error {
+	dir := filepath.Join(filepath.Dir(file), ".cell")
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return withHint(fmt.Errorf("make state directory: %s is a file", relative(dir)), "the kernel keeps its logs there: move the file away")
+	}
+	return nil
 }
 
 // knownCells reports a cell that the genome does not have.

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -34,12 +36,18 @@ is broken.`,
 			if err := f.complete(a); err != nil {
 				return usage(err)
 			}
-			if !isManifest(words[0]) {
+			if info, err := os.Stat(words[0]); errors.Is(err, os.ErrNotExist) {
 				return sdk.Errorf(sdk.CodeNotFound, "test plugin %q: no such file", words[0])
+			} else if err == nil && info.IsDir() {
+				return sdk.Errorf(sdk.CodeNotFound, "test plugin %q: it is a directory, no program", words[0])
 			}
 			report := plugintest.Run(cmd.Context(), plugintest.Command(words[0], words[1:]...), f.options)
 			if err := cmd.Context().Err(); err != nil {
 				return err
+			}
+			for i, r := range report.Results {
+				// The sdk's advice is to run what runs here.
+				report.Results[i].Why, _, _ = strings.Cut(r.Why, "; try `cellkernel plugin test")
 			}
 			err := a.show(report, func(w io.Writer) error { return reportText(w, report) })
 			if err == nil && !report.OK {

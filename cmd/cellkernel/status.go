@@ -9,14 +9,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/sdk"
 )
 
 // briefLimit bounds the commands that only look.
 const briefLimit = 10 * time.Second
 
-// brief is the context of a command that only looks.
+// brief is the context of a command that only looks. A kernel that does not
+// answer by its end is unreachable.
 func brief(cmd *cobra.Command) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(cmd.Context(), briefLimit)
+	return context.WithTimeoutCause(cmd.Context(), briefLimit, withHint(
+		sdk.Errorf(sdk.CodeUnavailable, "kernel does not answer within %v", briefLimit), stoppedHint))
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -57,6 +60,11 @@ func statusText(w io.Writer, s *admin.Status) error {
 	if s.State == admin.StateFailed {
 		state = "degraded"
 	}
+	if n := stopped(s.Cells); n == 1 {
+		state += ", 1 cell stopped"
+	} else if n > 1 {
+		state += fmt.Sprintf(", %d cells stopped", n)
+	}
 	fmt.Fprintf(w, "%s, up %s: %s\n", state, timeText(s.Uptime, time.Millisecond), printable(s.Posture))
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "problem: %s\n", printable(p))
@@ -70,6 +78,17 @@ func statusText(w io.Writer, s *admin.Status) error {
 		rows = append(rows, []string{string(c.Name), string(c.State), readyText(&c), cellKind(&c), c.Detail})
 	}
 	return table(w, []string{"CELL", "STATE", "READY", "KIND", "DETAIL"}, rows)
+}
+
+// stopped counts the cells that somebody stopped.
+func stopped(cells []admin.CellStatus) int {
+	n := 0
+	for _, c := range cells {
+		if c.State == admin.StateStopped {
+			n++
+		}
+	}
+	return n
 }
 
 func readyText(c *admin.CellStatus) string { return fmt.Sprintf("%d/%d", c.Ready, c.Want) }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,7 +70,10 @@ CELLs limit what is started to these and what they need.`,
 			if err := a.planFrom(&f.plan, words); err != nil {
 				return err
 			}
-			return a.up(cmd.Context(), &f)
+			if f.child > 0 {
+				return a.reportUp(cmd.Context(), &f)
+			}
+			return a.up(cmd.Context(), &f, a.inForeground)
 		},
 	}
 	fl := cmd.Flags()
@@ -113,8 +117,8 @@ func (a *app) planFrom(p *admin.Plan, words []string) error {
 	return absolute(p.Overlays)
 }
 
-// up applies the plan to the kernel that runs it, or starts one.
-func (a *app) up(ctx context.Context, f *upFlags) error {
+// up applies the plan to the kernel that runs it, or makes one for run.
+func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runner, *genome.Genome) error) error {
 	c, err := kernelOf(ctx, f.plan.File)
 	switch {
 	case err != nil:
@@ -130,6 +134,9 @@ func (a *app) up(ctx context.Context, f *upFlags) error {
 	if err := knownCells(g, f.plan.Cells); err != nil {
 		return err
 	}
+	if err := checkState(f.plan.File); err != nil {
+		return err
+	}
 	switch {
 	case f.plan.DryRun:
 		return a.dryRun(g, f.plan)
@@ -140,10 +147,25 @@ func (a *app) up(ctx context.Context, f *upFlags) error {
 	if err != nil {
 		return bootError(err)
 	}
-	if f.child > 0 {
-		return a.reportBoot(ctx, r, f.child)
+	if len(g.Cells) == 0 {
+		newView(a.stderr).note(relative(f.plan.File) + " has no cells: nothing but the kernel will run")
 	}
-	return a.foreground(ctx, r, newView(a.stderr), func() bool { return true })
+	return lockedHint(run(ctx, r, g))
+}
+
+// lockedHint tells whoever lost against another start what to do.
+func lockedHint(err error) error {
+	if sdk.CodeOf(err) == sdk.CodeUnavailable && strings.Contains(err.Error(), "another kernel runs here") {
+		return withHint(err, `it may be booting still: "cellkernel status" asks it`)
+	}
+	return err
+}
+
+// inForeground runs r in this terminal, which ends it.
+func (a *app) inForeground(ctx context.Context, r runner, _ *genome.Genome) error {
+	v := newView(a.stderr)
+	v.ends = `; Ctrl-C or "cellkernel down" ends it`
+	return a.foreground(ctx, r, v, func() bool { return true })
 }
 
 // foreground runs r here and shows it, until it has ended. When all is ready
@@ -244,6 +266,9 @@ func showLogs(ctx context.Context, k admin.Kernel, v *view, since time.Time) err
 	return k.Logs(ctx, admin.LogQuery{Since: since, Follow: true}, func(rec admin.LogRecord) error {
 		if rec.Kind == admin.KindCell && rec.Stream == "stdout" && mains[rec.Name] {
 			return nil
+		}
+		if rec.Kind == admin.KindKernel && strings.HasPrefix(rec.Text, "level=INFO") {
+			return nil // the events say it better
 		}
 		return v.log(rec)
 	})

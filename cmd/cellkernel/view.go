@@ -20,6 +20,7 @@ type view struct {
 	cells  map[sdk.CellName]admin.State // as last told
 	logs   *logPrinter
 	ready  bool
+	ends   string // what ends the kernel, for the posture line; empty: not by this terminal
 }
 
 func newView(w io.Writer) *view {
@@ -46,7 +47,7 @@ func (v *view) event(e admin.Event) {
 		v.line(paint(v.colour, yellow, "note"), printable(e.Text))
 	case admin.EventReady:
 		v.ready = true
-		v.line(paint(v.colour, bold, "ready"), printable(e.Text))
+		v.line(paint(v.colour, bold, "ready"), printable(e.Text)+v.ends)
 	case admin.EventDrain:
 		if len(e.Waiting) > 0 {
 			v.line("drain", "waiting for "+printable(strings.Join(e.Waiting, ", ")))
@@ -78,7 +79,7 @@ func (v *view) cell(c *admin.CellStatus) {
 	if c.Want > 1 || c.Ready < c.Want && c.State != admin.StateDone {
 		text += "  " + readyText(c)
 	}
-	if c.Detail != "" {
+	if c.Detail != "" && (v.ready || c.State != admin.StateFailed && c.State != admin.StateCrashLoop) { // the error that ends the boot says it
 		text += "  " + printable(c.Detail)
 	}
 	v.line(cellKind(c), text)
@@ -96,7 +97,7 @@ func (v *view) process(p *admin.Process) {
 		return
 	}
 	text := printable(p.ID() + "  " + string(p.State))
-	if p.Detail != "" {
+	if p.Detail != "" && (v.ready || p.State != admin.StateFailed) { // as for cells
 		text += "  " + printable(p.Detail)
 	}
 	v.line(printable(p.Kind), text)

@@ -206,6 +206,8 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	}
 	var e *sdk.Error
 	switch {
+	case ctx.Err() == context.DeadlineExceeded:
+		return fmt.Errorf("ask %s: %w", c.path, context.Cause(ctx)) // whoever set the deadline says what it means
 	case errors.As(err, &e):
 		return e
 	case ctx.Err() != nil:
