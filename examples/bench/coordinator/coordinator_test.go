@@ -160,3 +160,16 @@ func TestFlags(t *testing.T) {
 		t.Errorf("got %+v, %v", o, err)
 	}
 }
+
+func TestOneCallerHasMoreAndShorterRounds(t *testing.T) {
+	b := &bench{options: options{rounds: 3, round: 500 * time.Millisecond}}
+	for _, w := range echoes() {
+		rounds, round := 3, 500*time.Millisecond
+		if w.inFlight == 1 {
+			rounds, round = 9, 200*time.Millisecond
+		}
+		if n, d := b.roundsOf(w), b.limit(w, result.Raw).time; n != rounds || d != round {
+			t.Errorf("%s/%d: %d rounds of %s, want %d of %s", w.name, w.inFlight, n, d, rounds, round)
+		}
+	}
+}
