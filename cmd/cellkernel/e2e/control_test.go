@@ -229,7 +229,7 @@ axons = { w = "axon://w" }
 	n.want(4, "run", "nobody")
 	// A second terminal may serve, too.
 	k := n.start("run", "w", "--", probe, "serve")
-	k.out.await(t, "serving w 100")
+	k.out.await(t, "serving w 10")
 	k.signal(syscall.SIGTERM)
 	if code := k.exit(); code != 0 {
 		t.Errorf("run of a service that is asked to end: exit code %d", code)
