@@ -43,6 +43,9 @@ func claims(rows []result.Row) []result.Claim {
 
 // burnClaims judges whether work that was asked for is done, and spread.
 func (b *bench) burnClaims() []result.Claim {
+	if b.quick {
+		return nil // a few calls judge nothing
+	}
 	var list []result.Claim
 	for _, x := range b.burns {
 		list = append(list, result.Claim{
