@@ -91,7 +91,7 @@ func (c *Call) Reply(m flat.Message) error {
 	_, err := l.sendHow(h, m, nil, bound{until: c.ctx.deadline}, how)
 	c.owed = false
 	if how == corked && l.inline.word.Load() != c.inline {
-		l.w.uncork() // another goroutine reads since, and has uncorked already
+		l.w.uncork(0) // another goroutine reads since, and has uncorked already
 	}
 	if err == nil || l.w.reason() != nil {
 		return nil // a link that broke has no reader for an error either

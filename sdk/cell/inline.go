@@ -30,7 +30,9 @@ type inline struct {
 // mayInline reports whether the reader should run a call that it just read.
 func (l *inLink) mayInline(c *Call) bool {
 	if l.inline.shun > 0 {
-		l.inline.shun--
+		if l.inline.shun--; l.inline.shun == 0 {
+			l.r.now = nanos() // the next call begins now, not when its bytes came
+		}
 		return false
 	}
 	return c.ctx.stream == nil && l.m.workers.limit == 0
@@ -49,10 +51,13 @@ func (l *inLink) runInline() bool {
 	c.inline = gen<<1 | 1
 	took := c.run(begun)
 	if !l.inline.word.CompareAndSwap(gen<<1|1, gen<<1) {
-		l.w.uncork() // a reply that came too late to go with others
+		l.w.uncork(0) // a reply that came too late to go with others
 		return false
 	}
 	l.r.now += took
+	if l.w.uncork(burst) {
+		l.r.now = nanos() // the time that writing takes is no handler's
+	}
 	if took > int64(inlineQuick) {
 		l.leaveToWorkers()
 	} else {

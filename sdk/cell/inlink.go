@@ -59,7 +59,7 @@ func (l *inLink) read() {
 		var h wire.Header
 		var body []byte
 		if !l.r.buffered() {
-			l.w.uncork()
+			l.w.uncork(0)
 			l.r.eager = l.inline.shun == 0 && l.active.Load() == 0
 		}
 		if h, body, err = l.r.next(); err == nil {

@@ -150,7 +150,7 @@ type company uint8
 const (
 	alone  company = iota // nobody: write at once
 	crowd                 // others: let them append first, then write for all
-	corked                // this goroutine itself: it calls uncork when it is done
+	corked                // this goroutine itself: it calls uncork between its appends
 )
 
 // unlock ends an append. The caller becomes the one who writes if nobody is;
@@ -161,7 +161,7 @@ func (w *writer) unlock(how company) {
 		w.failLocked(errors.New("other side does not read: 8 MiB are waiting"))
 	}
 	full := len(w.buf) >= burst
-	if w.err != nil || w.busy && !(w.yielding && full) || how == corked && !full {
+	if w.err != nil || w.busy && !(w.yielding && full) || how == corked {
 		w.mu.Unlock()
 		return
 	}
@@ -180,14 +180,16 @@ func (w *writer) unlock(how company) {
 	w.flush()
 }
 
-// uncork writes what was appended corked.
-func (w *writer) uncork() {
+// uncork writes what was appended corked, if it is more than that many bytes,
+// and reports whether it was.
+func (w *writer) uncork(least int) bool {
 	w.mu.Lock()
-	if len(w.buf) == 0 {
+	if len(w.buf) <= least {
 		w.mu.Unlock()
-		return
+		return false
 	}
 	w.unlock(alone)
+	return true
 }
 
 // flush writes until nothing is left or the socket is full.
