@@ -146,7 +146,7 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
-	for _, planned := range []string{"kernel/peers", "kernel/books"} {
+	for _, planned := range []string{"kernel/books"} {
 		used[planned] = true
 	}
 	for _, line := range slices.Sorted(maps.Keys(table)) {
