@@ -235,7 +235,7 @@ func (e *env) open() (*plugin.Client, error) { return e.openWith(e.o.Config, "")
 // openWith opens an instance that is stopped when the clause ends.
 func (e *env) openWith(config map[string]any, state string) (*plugin.Client, error) {
 	c, err := e.target.open(e.ctx, plugin.Options{
-		Kind: e.info.Kind, Config: config, State: state, RunDir: e.o.RunDir, Env: e.o.Env, Launch: e.o.Launch,
+		Kind: e.info.Kind, Config: config, State: state, RunDir: e.o.RunDir, Env: e.o.Env, Launch: e.o.Launch, Certify: Certify,
 		Log: func(level slog.Level, line []byte) {
 			e.tail.add(line)
 			if e.o.Log != nil {
