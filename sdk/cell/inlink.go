@@ -33,22 +33,32 @@ type inLink struct {
 	handler atomic.Int64 // ns in handlers
 }
 
-// openIn serves the link that came with f until it ends.
-func openIn(m *Membrane, info channel.Link, f *os.File) (*inLink, error) {
+// newIn makes a link of f that is not yet read.
+func newIn(m *Membrane, info channel.Link, f *os.File) (*inLink, error) {
 	base, err := newLink(m, info, f)
 	if err != nil {
 		return nil, err
 	}
 	l := &inLink{link: base, parts: make(map[uint32]*Call)}
 	l.next.Store(noNext)
-	if err := l.hello(m.table); err != nil {
-		l.w.fail(err)
-		l.r.close()
-		return nil, err
-	}
-	m.reaper.add(l)
-	m.wg.Go(l.read)
 	return l, nil
+}
+
+// open greets the other side and serves the link until it ends.
+func (l *inLink) open() error {
+	if err := l.hello(l.m.table); err != nil {
+		l.abandon(err)
+		return err
+	}
+	l.m.reaper.add(l)
+	l.m.wg.Go(l.read)
+	return nil
+}
+
+// abandon ends a link that nobody has begun to read.
+func (l *link) abandon(err error) {
+	l.w.fail(err)
+	l.r.close()
 }
 
 // read is the link's reader. It never blocks but in reading, and in a handler

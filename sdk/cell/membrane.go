@@ -14,6 +14,7 @@ import (
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/synapse"
 	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
@@ -30,6 +31,9 @@ const (
 // registered and makes Synapses to other cells. It is safe for concurrent use.
 type Membrane struct {
 	ch      *channel.Conn
+	key     *synapse.Key // of this process, for links that are not local
+	life    context.Context
+	die     context.CancelFunc
 	welcome channel.Welcome
 	table   []wire.Service
 	methods []*method
@@ -56,6 +60,9 @@ type Membrane struct {
 	drainSet bool
 	synapses map[sdk.CellName]*Synapse
 	in       map[uint64]*inLink
+	foreign  map[uint64]*link // links that are not local, from their handshake on
+	securing int              // of those to serve, whose handshake is under way
+	asked    map[uint64]chan channel.Message
 	dials    map[uint64]chan dialled
 	dialID   uint64
 	timers   map[*time.Timer]struct{}
@@ -72,7 +79,14 @@ type dialled struct {
 // Membrane. It blocks until the kernel's welcome, at most ten seconds. Cells
 // use [Main]; Attach is for those who bring their own channel, like tests.
 func Attach(ch *channel.Conn, hello channel.Hello) (*Membrane, error) {
-	hello.Version, hello.PID = channel.Version, os.Getpid()
+	key, err := synapse.GenerateKey()
+	if err != nil {
+		ch.Close()
+		return nil, fmt.Errorf("attach to kernel: %w", err)
+	}
+	public := key.Public()
+	hello.Version, hello.PID, hello.Key = channel.Version, os.Getpid(), public[:]
+	hello.Features = append(hello.Features, channel.FeatureNoise)
 	if err := ch.SendMessage(channel.Message{Type: channel.TypeHello, Hello: &hello}); err != nil {
 		ch.Close()
 		return nil, fmt.Errorf("attach to kernel: %w", err)
@@ -95,18 +109,20 @@ func Attach(ch *channel.Conn, hello channel.Hello) (*Membrane, error) {
 		return nil, err
 	}
 	ch.SetReadDeadline(time.Time{})
-	return newMembrane(ch, *answer.Welcome), nil
+	return newMembrane(ch, key, *answer.Welcome), nil
 }
 
-func newMembrane(ch *channel.Conn, w channel.Welcome) *Membrane {
+func newMembrane(ch *channel.Conn, key *synapse.Key, w channel.Welcome) *Membrane {
 	m := &Membrane{
-		ch: ch, welcome: w, maxMessage: cmp.Or(w.MaxMessage, maxMessage), reaper: newReaper(),
+		ch: ch, key: key, welcome: w, maxMessage: cmp.Or(w.MaxMessage, maxMessage), reaper: newReaper(),
 		workers: workers{limit: w.Concurrency, work: make(chan *Call)},
 		out:     make(chan channel.Message, sayQueue),
 		closed:  make(chan struct{}), drain: make(chan struct{}), idle: make(chan struct{}, 1),
 		synapses: make(map[sdk.CellName]*Synapse), in: make(map[uint64]*inLink),
+		foreign: make(map[uint64]*link), asked: make(map[uint64]chan channel.Message),
 		dials: make(map[uint64]chan dialled), timers: make(map[*time.Timer]struct{}),
 	}
+	m.life, m.die = context.WithCancel(context.Background())
 	m.closeOnce = sync.OnceValue(m.close)
 	m.wg.Go(m.listen)
 	m.wg.Go(m.speak)
@@ -327,6 +343,10 @@ func (m *Membrane) hear(msg channel.Message) {
 		slog.Error("kernel sent a malformed link", "id", msg.ID)
 	case channel.TypeRefused:
 		m.answer(msg.ID, dialled{failure: msg.Failure})
+	case channel.TypeAdmitted:
+		m.admitted(msg)
+	case channel.TypeCut:
+		m.cut(msg)
 	case channel.TypeDrain:
 		m.requestDrain()
 	case channel.TypePing:
@@ -343,23 +363,73 @@ func (m *Membrane) hearLink(msg channel.Message, f *os.File) {
 	}
 }
 
-// accept serves a link.
+// accept serves a link, one that is not local once it is secured.
 func (m *Membrane) accept(info channel.Link, f *os.File) {
+	l, err := newIn(m, info, f)
+	if err != nil {
+		slog.Error("accept link", "from", info.Cell, "error", err)
+		m.gone(info.ID)
+		return
+	}
+	if info.Local {
+		m.serve(l)
+		return
+	}
+	m.mu.Lock()
+	ok := m.why == nil && m.securing < maxSecuring
+	if ok {
+		m.securing++
+	}
+	m.mu.Unlock()
+	if !ok {
+		l.abandon(errLinkClosed)
+		m.gone(info.ID)
+		return
+	}
+	m.wg.Go(func() { m.serveForeign(l) })
+}
+
+// serveForeign secures a link and serves it.
+func (m *Membrane) serveForeign(l *inLink) {
+	err := m.watch(l.link)
+	if err == nil {
+		err = l.secure()
+	}
+	m.mu.Lock()
+	m.securing--
+	m.mu.Unlock()
+	if err != nil {
+		m.unwatch(l.link)
+		l.abandon(err)
+		m.gone(l.info.ID)
+		slog.Warn("link refused", "from", l.info.Cell, "node", l.info.Node.Short(), "error", err)
+		return
+	}
+	m.serve(l)
+}
+
+// serve makes a link known, and begins to read it.
+func (m *Membrane) serve(l *inLink) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.why != nil || !m.ready {
-		f.Close()
+		m.wg.Go(func() { m.unwatch(l.link); l.abandon(errCellGone) })
 		return
 	}
-	l, err := openIn(m, info, f)
-	if err != nil {
-		slog.Error("accept link", "from", info.Cell, "error", err)
+	if err := l.open(); err != nil {
+		m.wg.Go(func() { m.unwatch(l.link) })
+		slog.Error("accept link", "from", l.info.Cell, "error", err)
 		return
 	}
-	m.in[info.ID] = l
+	m.in[l.info.ID] = l
 	if m.draining.Load() {
 		l.goAway()
 	}
+}
+
+// gone tells the kernel that a link was never served.
+func (m *Membrane) gone(id uint64) {
+	m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: id, Stats: &channel.Stats{Links: []channel.LinkStats{{ID: id}}}}) })
 }
 
 // ended is told when a link this cell served is over.
@@ -367,6 +437,7 @@ func (m *Membrane) ended(l *inLink) {
 	m.mu.Lock()
 	delete(m.in, l.info.ID)
 	m.mu.Unlock()
+	m.unwatch(l.link)
 	if m.draining.Load() {
 		wakeUp(m.idle)
 	}

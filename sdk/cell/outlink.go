@@ -52,6 +52,15 @@ func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = s.m.watch(base); err == nil {
+		err = base.secure()
+	}
+	if err != nil {
+		s.m.unwatch(base)
+		base.abandon(err)
+		e := sdk.AsError(err)
+		return nil, &sdk.Error{Code: refused(e.Code), Executed: sdk.ExecutedNo, Text: fmt.Sprintf("secure link to %q: %s", info.Cell, e.Text)}
+	}
 	l := &outLink{link: base, synapse: s, endpoint: info.Endpoint, takeOver: make(chan struct{}, 1)}
 	l.slots = slotTable{link: l, freed: make(chan struct{}, 1)}
 	l.next.Store(noNext)
@@ -83,9 +92,19 @@ func (l *outLink) close(err error) {
 	l.w.wg.Wait()
 }
 
+// refused is the code of a link that was not secured for a reason of code c:
+// what this side's kernel says is final, all else may be another time's luck.
+func refused(c sdk.Code) sdk.Code {
+	if c == sdk.CodeDenied || c == sdk.CodeIncompatible {
+		return c
+	}
+	return sdk.CodeUnavailable
+}
+
 // read is the link's own goroutine, the keeper. It never blocks but in reading.
 func (l *outLink) read() {
 	l.w.fail(ended(l.keep()))
+	l.m.unwatch(l.link)
 	l.report()
 	l.r.close()
 	l.failCalls(l.w.reason()) // the first one, if this side ended the link

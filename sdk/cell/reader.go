@@ -18,7 +18,7 @@ type reader struct {
 	calm  int // reads in a row that would have fitted a small chunk
 	bytes atomic.Uint64
 	now   int64 // nanos of the last read
-	spin  *spinner
+	spin  *spinner     // nil where what is read must be opened first
 	eager bool         // spin before sleeping
 	live  atomic.Int32 // chunks in use: c and those that leases keep
 }
@@ -91,6 +91,9 @@ func (r *reader) fill() error {
 
 // glance reads what comes within spinFor, and reports whether anything did.
 func (r *reader) glance() bool {
+	if r.spin == nil {
+		return false
+	}
 	r.prepare()
 	n := r.spin.read(r.c.buf[r.w:])
 	if n > 0 {

@@ -40,6 +40,7 @@ func (m *Membrane) shut(err error) {
 	}
 	m.why = &sdk.Error{Code: sdk.CodeUnavailable, Executed: sdk.ExecutedNo, Text: err.Error()}
 	close(m.closed)
+	m.die()
 	for t := range m.timers {
 		t.Stop()
 	}
@@ -68,6 +69,7 @@ func (m *Membrane) close() error {
 	done := make(chan struct{})
 	go func() {
 		m.wg.Wait() // the readers among them: nobody starts a handler any more
+		m.key.Wipe()
 		close(m.workers.work)
 		m.workers.wg.Wait()
 		close(done)

@@ -55,6 +55,7 @@ type Synapse struct {
 type pause struct {
 	length time.Duration
 	until  time.Time
+	why    *sdk.Error // of the last dial; nil if the link had been made
 }
 
 func newSynapse(m *Membrane, name sdk.CellName) *Synapse {
@@ -115,8 +116,11 @@ func (s *Synapse) pick(ctx context.Context, avoid *outLink, at *moment) (*outLin
 			continue
 		}
 		s.mu.Lock()
-		changed, failure := s.changed, s.failure
 		s.connect()
+		changed, failure := s.changed, s.failure
+		if failure == nil {
+			failure = s.refusal()
+		}
 		s.mu.Unlock()
 		if failure != nil {
 			return nil, failure
@@ -125,15 +129,42 @@ func (s *Synapse) pick(ctx context.Context, avoid *outLink, at *moment) (*outLin
 			continue
 		}
 		if err := await(changed, ctx.Done(), s.m.closed, timeAt(at.deadline)); err != nil {
-			e := notExecuted(err)
-			e.Text = fmt.Sprintf("resolve %q: no endpoint: %s", s.name, e.Text)
-			return nil, e
+			return nil, s.unreached(err)
 		}
 		if err := s.m.err(); err != nil {
 			return nil, err
 		}
 		at.now = nanos()
 	}
+}
+
+// refusal is why no endpoint can be had for a reason that time does not mend:
+// each was dialled and said no. The caller holds mu.
+func (s *Synapse) refusal() *sdk.Error {
+	var why *sdk.Error
+	for _, t := range s.wanted() {
+		p := s.pauses[t.id]
+		if p == nil || p.why == nil || s.dialing[t.id] > 0 || p.why.Code != sdk.CodeDenied && p.why.Code != sdk.CodeIncompatible {
+			return nil
+		}
+		why = p.why
+	}
+	return why
+}
+
+// unreached is the error of a call that waited for an endpoint in vain.
+func (s *Synapse) unreached(err error) *sdk.Error {
+	e := notExecuted(err)
+	e.Text = fmt.Sprintf("resolve %q: no endpoint: %s", s.name, e.Text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.pauses {
+		if p.why != nil {
+			e.Text += "; last try: " + p.why.Text
+			break
+		}
+	}
+	return e
 }
 
 // choose balances by what the axon asks for.
@@ -185,7 +216,8 @@ func (s *Synapse) dial(id string) {
 		delete(s.dialing, id)
 	}
 	if err != nil {
-		s.pause(id)
+		s.pause(id, sdk.AsError(err))
+		s.publish() // whoever waits may give up
 		return
 	}
 	delete(s.pauses, id)
@@ -202,13 +234,14 @@ func (s *Synapse) dial(id string) {
 }
 
 // pause keeps id from being dialled for a while, then tries again if it is
-// still wanted.
-func (s *Synapse) pause(id string) {
+// still wanted. why is the error of the dial, nil if a link ended.
+func (s *Synapse) pause(id string, why *sdk.Error) {
 	p := s.pauses[id]
 	if p == nil {
 		p = &pause{length: dialPause / 2}
 		s.pauses[id] = p
 	}
+	p.why = why
 	p.length = min(2*p.length, maxDialPause)
 	p.until = time.Now().Add(p.length)
 	s.m.after(p.length, func() {
@@ -305,7 +338,7 @@ func (s *Synapse) forget(l *outLink) {
 	s.m.reaper.remove(l)
 	s.m.wg.Go(func() { l.close(errLinkClosed) })
 	if s.m.err() == nil && !l.closing.Load() {
-		s.pause(l.endpoint)
+		s.pause(l.endpoint, nil)
 	}
 }
 

@@ -43,6 +43,11 @@ type writer struct {
 	err      error // why nothing can be written any more
 	room     chan struct{}
 
+	// seal encrypts what is about to be written; nil on a local link. Only the
+	// one who is busy uses it and sealed, and nobody before it is set.
+	seal   func(dst, plain []byte) []byte
+	sealed []byte
+
 	conn    net.Conn
 	raw     syscall.RawConn
 	attempt attempt
@@ -65,14 +70,30 @@ func newWriter(conn net.Conn) (*writer, error) {
 	return w, nil
 }
 
-// drain writes b[n:], which did not fit into the socket, and then what came
-// after it. It is the only one that blocks in a write; busy is its mark.
-func (w *writer) drain(b []byte, n int) {
-	for ok := true; ok; n = 0 {
-		err := w.push(b[n:])
-		w.wrote(b, err)
-		b, ok = w.next()
+// drain writes rest, the part of b that did not fit into the socket, and then
+// what came after it. It is the only one that blocks in a write; busy is its mark.
+func (w *writer) drain(b, rest []byte) {
+	for {
+		w.wrote(b, w.push(rest))
+		var ok bool
+		if b, ok = w.next(); !ok {
+			return
+		}
+		rest = w.wrap(b)
 	}
+}
+
+// wrap returns what goes to the socket for b: on a link that is not local,
+// sealed, in a buffer that is used again for the next.
+func (w *writer) wrap(b []byte) []byte {
+	if w.seal == nil {
+		return b
+	}
+	if cap(w.sealed) > keepWater {
+		w.sealed = nil
+	}
+	w.sealed = w.seal(w.sealed[:0], b)
+	return w.sealed
 }
 
 // push writes b, and gives up when the other side takes none of it for long:
@@ -199,9 +220,10 @@ func (w *writer) flush() {
 		if !ok {
 			return
 		}
-		n, err := w.try(b)
-		if err == nil && n < len(b) {
-			w.wg.Go(func() { w.drain(b, n) })
+		out := w.wrap(b)
+		n, err := w.try(out)
+		if err == nil && n < len(out) {
+			w.wg.Go(func() { w.drain(b, out[n:]) })
 			return
 		}
 		w.wrote(b, err)

@@ -22,6 +22,7 @@ type Message struct {
 	Link      *Link        `json:"link,omitempty"`
 	Failure   *Failure     `json:"failure,omitempty"`
 	Stats     *Stats       `json:"stats,omitempty"`
+	Proof     *Proof       `json:"proof,omitempty"`
 }
 
 // Types of messages from a cell to its kernel.
@@ -30,7 +31,8 @@ const (
 	TypeReady   = "ready"   // links may come now
 	TypeNeed    = "need"    // Name: send me its endpoints, now and when they change
 	TypeDial    = "dial"    // ID, Name, Endpoint: open a link; answered by link or refused
-	TypeClosed  = "closed"  // ID: an incoming link ended
+	TypeClosed  = "closed"  // ID: an incoming link, or one that is not local, ended
+	TypeAdmit   = "admit"   // ID, Proof: may the link with the other side go on? answered by admitted
 	TypeStats   = "stats"   // Stats: counters, absolute
 	TypeDrained = "drained" // no call is running any more
 	// TypeDrain, below, is also what a cell says that drains by itself: no
@@ -46,6 +48,8 @@ const (
 	TypeRefused   = "refused"   // ID, Failure: the answer to dial, or to hello
 	TypeDrain     = "drain"     // finish what runs, then say drained
 	TypePing      = "ping"      // ID
+	TypeAdmitted  = "admitted"  // ID, Link or Failure: the answer to admit
+	TypeCut       = "cut"       // ID, Failure: end this link now
 )
 
 // Features a cell announces in its hello.
@@ -61,6 +65,9 @@ type Hello struct {
 	Cell     sdk.CellName `json:"cell,omitempty"`
 	PID      int          `json:"pid"`
 	Features []string     `json:"features,omitempty"`
+	// Key is the public half of the X25519 key that this process made for
+	// itself: what the certificates it gets with links are about.
+	Key []byte `json:"key,omitempty"`
 }
 
 // Version is the version of the messages.
@@ -108,6 +115,23 @@ type Link struct {
 	Node     sdk.NodeID   `json:"node,omitempty"`
 	Cell     sdk.CellName `json:"cell"`               // who is on the other side
 	Endpoint string       `json:"endpoint,omitempty"` // of an outgoing link: what was dialled
+	Secure   *Secure      `json:"secure,omitempty"`   // of a link that is not local
+}
+
+// Secure is what a cell needs to secure a link that is not local: the two
+// kernels have agreed on it, see package synapse.
+type Secure struct {
+	Mesh        []byte `json:"mesh"`        // 32 bytes
+	Header      []byte `json:"header"`      // the link header as it was sent
+	Binding     []byte `json:"binding"`     // 32 bytes
+	Certificate []byte `json:"certificate"` // this cell's, for [Hello].Key
+}
+
+// A Proof is what a handshake has shown of the other side of a link.
+type Proof struct {
+	Certificate []byte `json:"certificate"`
+	Key         []byte `json:"key"`            // 32 bytes
+	Hash        []byte `json:"hash,omitempty"` // 32 bytes; none while the handshake goes on
 }
 
 // A Failure is an [sdk.Error] in a message.
