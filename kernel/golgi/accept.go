@@ -6,74 +6,112 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
 	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
+// A Door is a listener by which links come in.
+type Door struct {
+	// Name is what [Routes].Doors calls it. The one door without a name is for
+	// this machine: links among own cells, and through junctions.
+	Name string
+}
+
 // ServeLinks takes links from a listener until it is closed. Connections that
-// do not say within five seconds what they want are closed; while too many
-// of them wait, the listener's backlog does.
-func (g *Golgi) ServeLinks(ln net.Listener) error {
+// do not say within five seconds what they want are closed; how many of them
+// may wait is bounded in all, and for each address they come from.
+func (g *Golgi) ServeLinks(ln net.Listener, d Door) error {
 	for {
-		select {
-		case g.gate <- struct{}{}:
-		case <-g.ctx.Done():
+		conn, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) || err != nil && g.ctx.Err() != nil {
 			return nil
 		}
-		conn, err := ln.Accept()
 		if err != nil {
-			<-g.gate
-			if errors.Is(err, net.ErrClosed) || g.ctx.Err() != nil {
-				return nil
-			}
 			return fmt.Errorf("accept links: %w", err)
 		}
+		from := sourceOf(conn, d)
+		if !g.gate.enter(g.ctx, from) {
+			conn.Close()
+			g.refused.warn(g.opt.Log, "too many connections wait at the door", "from", from)
+			continue
+		}
 		g.wg.Go(func() {
-			defer func() { <-g.gate }()
+			defer g.gate.leave(from)
 			defer conn.Close()
-			if err := g.accept(conn); err != nil {
-				g.opt.Log.Warn("refused a link", "from", conn.RemoteAddr().String(), "error", err)
+			if err := g.accept(conn, d); err != nil {
+				g.refused.warn(g.opt.Log, "refused a link", "from", conn.RemoteAddr().String(), "error", err)
 			}
 		})
 	}
 }
 
-// accept reads a link header, picks the replica and hands the link over.
-func (g *Golgi) accept(conn net.Conn) error {
+// accept reads what a connection wants: a link, or to join the mesh.
+func (g *Golgi) accept(conn net.Conn, d Door) error {
 	if err := conn.SetDeadline(time.Now().Add(headerWait)); err != nil {
 		return err
 	}
-	h, err := readHeader(conn, g.opt.Key)
+	var first [2]byte
+	if _, err := io.ReadFull(conn, first[:]); err != nil {
+		return fmt.Errorf("read link header: %w", err)
+	}
+	if d.Name != "" && identity.IsJoin(first) && g.opt.Join != nil {
+		return g.opt.Join(g.ctx, conn)
+	}
+	mesh := g.meshOf(d)
+	h, sent, err := readHeader(conn, first, mesh)
 	if err != nil {
 		// One answer for everything that is wrong: a stranger learns nothing.
 		g.answer(conn, sdk.CodeDenied, "refused")
 		return err
 	}
+	return g.acceptLink(conn, d, mesh, h, sent)
+}
+
+// meshOf returns the mesh of links that come in by a door.
+func (g *Golgi) meshOf(d Door) *identity.Mesh {
+	if d.Name == "" {
+		return g.opt.Home
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mesh
+}
+
+// acceptLink picks the replica and hands the link over.
+func (g *Golgi) acceptLink(conn net.Conn, d Door, mesh *identity.Mesh, h wire.LinkHeader, sent []byte) error {
 	f, err := fileOf(conn)
 	if err != nil {
 		g.answer(conn, sdk.CodeInternal, err.Error())
 		return err
 	}
 	g.mu.Lock()
-	s, info, e := g.admit(h)
+	s, info, e := g.admit(h, d, mesh)
 	g.mu.Unlock()
 	if e != nil {
 		f.Close()
 		g.answer(conn, e.Code, e.Text)
 		return nil // the caller knows; it is not a flaw
 	}
-	// The answer precedes every byte of the cell, which does not have the
-	// descriptor yet.
-	if _, err := conn.Write([]byte{0}); err != nil {
-		f.Close()
-		g.forgetServed(info.ID)
-		return err
+	if !info.Local {
+		if info.Secure, err = s.certify(mesh, sent, h.Binding); err != nil {
+			g.answer(conn, sdk.CodeInternal, "certify cell")
+		}
 	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
+	if err == nil {
+		// The answer precedes every byte of the cell, which does not have the
+		// descriptor yet.
+		_, err = conn.Write([]byte{0})
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err != nil {
 		f.Close()
 		g.forgetServed(info.ID)
 		return err
@@ -96,21 +134,21 @@ func fileOf(conn net.Conn) (*os.File, error) {
 	return c.File()
 }
 
-// readHeader reads exactly the bytes of a link header.
-func readHeader(conn net.Conn, key []byte) (wire.LinkHeader, error) {
-	b := make([]byte, 2, wire.MaxLinkHeader)
-	if _, err := io.ReadFull(conn, b); err != nil {
-		return wire.LinkHeader{}, fmt.Errorf("read link header: %w", err)
-	}
-	n, err := wire.LinkHeaderLen([2]byte(b))
+// readHeader reads exactly the bytes of a link header, of which first is read.
+func readHeader(conn net.Conn, first [2]byte, mesh *identity.Mesh) (h wire.LinkHeader, sent []byte, err error) {
+	n, err := wire.LinkHeaderLen(first)
 	if err != nil {
-		return wire.LinkHeader{}, err
+		return h, nil, err
 	}
-	b = b[:2+n]
+	b := append(make([]byte, 0, 2+n), first[:]...)[:2+n]
 	if _, err := io.ReadFull(conn, b[2:]); err != nil {
-		return wire.LinkHeader{}, fmt.Errorf("read link header: %w", err)
+		return h, nil, fmt.Errorf("read link header: %w", err)
 	}
-	return wire.ParseLinkHeader(b, binding(conn), key)
+	if mesh == nil {
+		return h, nil, errors.New("read link header: this node is in no mesh")
+	}
+	h, err = wire.ParseLinkHeader(b, binding(conn), mesh.LinkKey())
+	return h, b, err
 }
 
 // answer refuses. The other side may be gone: then nobody reads it.
@@ -119,39 +157,63 @@ func (g *Golgi) answer(conn net.Conn, code sdk.Code, text string) {
 }
 
 // admit decides about a link and counts it. The caller holds mu.
-func (g *Golgi) admit(h wire.LinkHeader) (*seat, *channel.Link, *sdk.Error) {
-	local := h.Node == g.opt.Run
+func (g *Golgi) admit(h wire.LinkHeader, d Door, mesh *identity.Mesh) (*seat, *channel.Link, *sdk.Error) {
+	local := d.Name == "" && h.Node == g.opt.Run
 	wanted, _, exact := strings.Cut(h.Wanted, "#")
 	var s *seat
 	if exact && local {
 		s = g.byEndpoint(h.Wanted)
-	} else if !exact {
+	} else if !exact && g.reachable(sdk.CellName(wanted), d) {
 		s = g.leastLinked(sdk.CellName(wanted))
 	}
-	if s == nil {
+	if s == nil || !local && !s.canEncrypt() {
 		return nil, nil, sdk.Errorf(sdk.CodeUnavailable, "route to %.80q: no replica is ready", h.Wanted)
 	}
 	if len(g.links) >= maxLinks {
 		return nil, nil, sdk.Errorf(sdk.CodeOverloaded, "route to %.80q: %d links are open", h.Wanted, maxLinks)
 	}
-	l := &link{id: h.ID, from: sdk.CellName(h.Cell)}
+	l := g.links[h.ID]
 	if local {
 		// Both ends are ours only if this kernel is just opening that very link.
-		l = g.links[h.ID]
-		if l == nil || l.caller == nil || l.to != nil || string(l.from) != h.Cell {
+		if l == nil || l.caller == nil || l.to != nil || l.foreign != nil || string(l.from) != h.Cell {
 			return nil, nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: unknown link", h.Wanted)
 		}
-	} else {
-		if allow := g.routes[s.id.Cell].Allow; allow != nil && !allow[sdk.CellName(h.Cell)] {
-			return nil, nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: %.80q is not in its allow list", h.Wanted, h.Cell)
-		}
-		g.nextID++
-		l.id = g.nextID // ids of other kernels mean nothing here
-		g.links[l.id] = l
+		l.to = s
+		s.served++
+		return s, &channel.Link{ID: l.id, Local: true, Cell: l.from}, nil
 	}
-	l.to = s
+	l, e := g.admitForeign(h, s, mesh)
+	if e != nil {
+		return nil, nil, e
+	}
 	s.served++
-	return s, &channel.Link{ID: l.id, Local: local, Cell: sdk.CellName(h.Cell)}, nil
+	return s, &channel.Link{ID: l.id, Node: l.foreign.node, Cell: l.from}, nil
+}
+
+// admitForeign decides about a link from another kernel, which has proved to
+// be of the mesh; who it is will be proved by its certificate. The caller holds mu.
+func (g *Golgi) admitForeign(h wire.LinkHeader, s *seat, mesh *identity.Mesh) (*link, *sdk.Error) {
+	node, err := sdk.ParseNodeID(h.Node)
+	if err != nil {
+		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: the caller names no node", h.Wanted)
+	}
+	if g.denied(node) {
+		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: node %s is on the deny list", h.Wanted, node)
+	}
+	l := &link{from: sdk.CellName(h.Cell), to: s, foreign: &foreign{mesh: mesh, node: node, cell: sdk.CellName(h.Cell)}}
+	if !g.mayCall(l, s.id.Cell) {
+		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: its allow list has neither %.80q nor node %s", h.Wanted, h.Cell, node)
+	}
+	g.nextID++
+	l.id = g.nextID // ids of other kernels mean nothing here
+	g.links[l.id] = l
+	return l, nil
+}
+
+// reachable reports whether a cell can be called through a door. The caller
+// holds mu.
+func (g *Golgi) reachable(cell sdk.CellName, d Door) bool {
+	return d.Name == "" || cell == sdk.GolgiName || slices.Contains(g.routes[cell].Doors, d.Name)
 }
 
 // forgetServed takes back what admit counted.

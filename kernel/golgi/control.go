@@ -63,15 +63,16 @@ func (g *Golgi) Token(id Replica, w channel.Welcome) string {
 	return token
 }
 
-// AttachSelf attaches the kernel itself, as a cell that may call every other.
-// The returned file is the other end of its channel, the caller's to use.
+// AttachSelf attaches the kernel itself, as a cell that may call every other
+// and, under the name "golgi", be called. The returned file is the other end
+// of its channel, the caller's to use.
 func (g *Golgi) AttachSelf(name sdk.CellName) (*os.File, error) {
 	ours, theirs, err := channel.Pair()
 	if err != nil {
 		return nil, err
 	}
 	s := g.newSeat(Replica{Cell: name}, channel.Welcome{Cell: name}, ours)
-	s.free = true
+	s.free, s.serves = true, name == sdk.GolgiName
 	g.wg.Go(s.listen)
 	return theirs, nil
 }
@@ -151,7 +152,7 @@ func (g *Golgi) awaitHello(ch *channel.Conn) (channel.Message, error) {
 func (g *Golgi) seatFor(ch *channel.Conn, h *channel.Hello) (*seat, error) {
 	if h.Token == "" {
 		s := g.newSeat(Replica{Cell: sdk.CLIName}, channel.Welcome{}, ch)
-		s.free = true
+		s.free, s.serves = true, false
 		return s, nil
 	}
 	g.mu.Lock()

@@ -6,9 +6,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
 	"github.com/cellkernel/cellkernel/sdk/wire"
@@ -36,6 +37,7 @@ func (g *Golgi) dialFor(s *seat, m channel.Message) error {
 		s.dials--
 		if _, here := g.seats[s]; !here {
 			closeIf(f)
+			g.forgetOutgoing(id)
 			return
 		}
 		if err != nil {
@@ -59,41 +61,52 @@ func (s *seat) refuse(id uint64, err error) {
 
 // A route is what a dial needs to know.
 type route struct {
-	addr   sdk.Addr
-	key    []byte
-	wanted string
-	link   channel.Link
+	id     uint64 // of the link
+	from   *seat
+	to     endpoint
+	wanted string          // as the link header says it
+	addrs  []sdk.Addr      // best first
+	node   string          // who this kernel is, as the link header says it
+	mesh   *identity.Mesh  // whose key seals the header
+	link   channel.Link    // for the caller
+	header wire.LinkHeader // as it was sent
+	sent   []byte          // its bytes
 }
 
 // routeTo finds out where an endpoint is, and whether s may go there.
-func (g *Golgi) routeTo(s *seat, id uint64, m channel.Message) (route, error) {
-	r := route{addr: g.opt.Local, key: g.opt.Key, wanted: m.Endpoint}
-	r.link = channel.Link{ID: id, Outgoing: true, Endpoint: m.Endpoint, Cell: m.Name}
+func (g *Golgi) routeTo(s *seat, id uint64, m channel.Message) (*route, error) {
 	g.mu.Lock()
-	targets, failure := g.resolve(s, m.Name)
-	other := g.byEndpoint(m.Endpoint)
+	list, failure := g.endpoints(s, m.Name)
+	mesh := g.mesh
 	g.mu.Unlock()
 	if failure != nil {
-		return r, failure
+		return nil, failure
 	}
-	for _, t := range targets {
-		switch {
-		case t.dir != "" && m.Endpoint == junctionPrefix+t.dir+"/"+string(t.cell):
-			addr, key, err := g.opt.Junction(t.dir)
-			if err != nil {
-				return r, sdk.Errorf(sdk.CodeUnavailable, "dial %q: %v", m.Name, err)
-			}
-			r.addr, r.key, r.wanted = addr, key, string(t.cell)
-			return r, nil
-		case t.dir == "" && other != nil && other.id.Cell == t.cell && other != s:
-			r.link.Local, r.link.Cell = true, t.cell
-			return r, nil
+	i := slices.IndexFunc(list, func(e endpoint) bool { return e.id == m.Endpoint })
+	if i < 0 {
+		return nil, sdk.Errorf(sdk.CodeUnavailable, "dial %q: %.80q is not, or no longer, an endpoint of it", m.Name, m.Endpoint)
+	}
+	r := &route{id: id, from: s, to: list[i], wanted: string(list[i].cell), node: string(g.opt.Self.Node()), mesh: mesh}
+	r.link = channel.Link{ID: id, Outgoing: true, Endpoint: m.Endpoint, Cell: r.to.cell}
+	switch e := r.to; {
+	case e.seat != nil:
+		r.link.Local, r.wanted, r.node = true, e.id, g.opt.Run
+		r.addrs, r.mesh = []sdk.Addr{g.opt.Local}, g.opt.Home
+	case e.dir != "":
+		addr, mesh, err := g.opt.Junction(e.dir)
+		if err != nil {
+			return nil, sdk.Errorf(sdk.CodeUnavailable, "dial %q: %v", m.Name, err)
 		}
+		r.addrs, r.mesh = []sdk.Addr{addr}, mesh
+	case e.host != "":
+		r.addrs = []sdk.Addr{{Scheme: g.opt.Scheme, Host: e.host}}
+	default:
+		r.addrs = g.opt.Peers.Addrs(e.node, e.cell)
 	}
-	if strings.HasPrefix(m.Endpoint, junctionPrefix) || other != nil {
-		return r, sdk.Errorf(sdk.CodeDenied, "dial %q: not an endpoint of %q", m.Endpoint, m.Name)
+	if len(r.addrs) == 0 || r.mesh == nil {
+		return nil, sdk.Errorf(sdk.CodeUnavailable, "dial %q: node %s has no address that a transport of this kernel can dial", m.Name, r.to.node)
 	}
-	return r, sdk.Errorf(sdk.CodeUnavailable, "dial %q: it is gone", m.Endpoint)
+	return r, nil
 }
 
 // dial makes one link: connect, say who calls whom, hear that it is welcome.
@@ -104,33 +117,60 @@ func (g *Golgi) dial(s *seat, id uint64, m channel.Message) (*channel.Link, *os.
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, dialWait)
 	defer cancel()
-	conn, err := g.opt.Dial(ctx, r.addr)
+	conn, addr, err := g.connect(ctx, r)
 	if err != nil {
 		return nil, nil, unavailable(err, "dial %q", m.Name)
 	}
 	defer conn.Close()
-	if r.link.Local {
-		g.mu.Lock()
-		g.links[id] = &link{id: id, caller: s, from: s.id.Cell}
-		g.mu.Unlock()
+	if err := g.expect(r, addr); err != nil {
+		return nil, nil, err
 	}
-	if err := g.knock(conn, s, r); err != nil {
-		g.forgetLink(id)
-		return nil, nil, unavailable(err, "dial %q", m.Name)
-	}
-	f, err := conn.(filer).File()
+	f, err := g.knockFor(conn, r)
 	if err != nil {
+		g.mu.Lock()
+		g.forgetOutgoing(id)
+		g.mu.Unlock()
+		g.tried(r, addr, err)
 		return nil, nil, unavailable(err, "dial %q", m.Name)
 	}
 	return &r.link, f, nil
 }
 
-// forgetLink drops a link that nobody answers.
-func (g *Golgi) forgetLink(id uint64) {
+// knockFor knocks and returns the descriptor for the caller.
+func (g *Golgi) knockFor(conn net.Conn, r *route) (*os.File, error) {
+	if err := g.knock(conn, r); err != nil {
+		return nil, err
+	}
+	if !r.link.Local {
+		secure, err := r.from.certify(r.mesh, r.sent, r.header.Binding)
+		if err != nil {
+			return nil, err
+		}
+		r.link.Secure = secure
+	}
+	return conn.(filer).File()
+}
+
+// expect notes a link that is about to be made. Of a local one it is the
+// mark by which the other end knows it.
+func (g *Golgi) expect(r *route, addr sdk.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if len(g.links) >= maxLinks {
+		return sdk.Errorf(sdk.CodeOverloaded, "dial %q: %d links are open", r.to.cell, maxLinks)
+	}
+	l := &link{id: r.id, caller: r.from, from: r.from.id.Cell}
+	if !r.link.Local {
+		l.foreign = &foreign{mesh: r.mesh, node: r.to.node, cell: r.to.cell, peers: r.to.peers, addr: addr}
+	}
+	g.links[r.id] = l
+	return nil
+}
+
+// forgetOutgoing drops a link that nobody answers any more. The caller holds mu.
+func (g *Golgi) forgetOutgoing(id uint64) {
 	if l := g.links[id]; l != nil && l.to == nil {
-		delete(g.links, id)
+		g.drop(l)
 	}
 }
 
@@ -144,20 +184,19 @@ func unavailable(err error, format string, args ...any) error {
 }
 
 // knock writes the link header and reads the answer.
-func (g *Golgi) knock(conn net.Conn, s *seat, r route) error {
+func (g *Golgi) knock(conn net.Conn, r *route) error {
 	if _, ok := conn.(filer); !ok {
-		return fmt.Errorf("transport %q: its connections have no descriptor", r.addr.Scheme)
+		return fmt.Errorf("transport %q: its connections have no descriptor", r.addrs[0].Scheme)
 	}
-	b, err := wire.AppendLinkHeader(nil, wire.LinkHeader{
-		ID: r.link.ID, Node: g.opt.Run, Cell: string(s.id.Cell), Wanted: r.wanted, Binding: binding(conn),
-	}, r.key)
-	if err != nil {
+	r.header = wire.LinkHeader{ID: r.id, Node: r.node, Cell: string(r.from.id.Cell), Wanted: r.wanted, Binding: binding(conn)}
+	var err error
+	if r.sent, err = wire.AppendLinkHeader(nil, r.header, r.mesh.LinkKey()); err != nil {
 		return err
 	}
 	if err := conn.SetDeadline(time.Now().Add(headerWait)); err != nil {
 		return err
 	}
-	if _, err := conn.Write(b); err != nil {
+	if _, err := conn.Write(r.sent); err != nil {
 		return err
 	}
 	var code [1]byte

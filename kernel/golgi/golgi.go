@@ -6,7 +6,9 @@
 // The kernel resolves names ([resolve.go]), dials and accepts links
 // ([dial.go], [accept.go]) and hands both ends to the cells; balancing,
 // securing and routing happen in the cells themselves (sdk/cell). Once a link
-// is handed over, no byte of it passes through here.
+// is handed over, no byte of it passes through here. A link whose ends belong
+// to two kernels is secured by the cells with certificates that their kernels
+// gave them, and goes on when both kernels have admitted it ([admit.go]).
 //
 // Each attached process has a seat: its control channel and what is known of
 // it. Lock order: Golgi.mu before anything of a seat; nothing is sent to a
@@ -20,10 +22,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/cellkernel/cellkernel/kernel/identity"
+	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
 )
@@ -50,40 +53,58 @@ type Replica struct {
 	Incarnation uint64
 }
 
-// Options configure a Golgi. Run, Dial and Local are required.
+// Options configure a Golgi. Run, Self, Home, Dial and Local are required.
 type Options struct {
-	// Run is what this run of the kernel is called in link headers: nobody
-	// else uses it, so a link that names it has both ends here.
+	// Run is what this run of the kernel is called in headers of local links:
+	// nobody else uses it, so a link that names it has both ends here.
 	Run string
-	// Key seals link headers: 32 bytes that only kernels which may call each
-	// other have.
-	Key []byte
+	// Self is who this kernel is in links that are not local.
+	Self *identity.Identity
+	// Home is the mesh of links on this machine: those among this kernel's own
+	// cells, and those that come through junctions.
+	Home *identity.Mesh
+	// Mesh is the mesh of links between machines, nil where there are none.
+	Mesh *identity.Mesh
+	// Peers knows the cells of other nodes, nil where none are looked for.
+	Peers *peers.Table
+	// Denied says which nodes are kept out; nil is nobody. It must not block.
+	Denied func(sdk.NodeID) bool
+	// Scheme is the transport of addresses that axons name.
+	Scheme string
 	// Local is where links among this kernel's own cells are made.
 	Local sdk.Addr
 	// Dial connects to an address by the transport that owns it. The
 	// connection must have a File method.
 	Dial func(ctx context.Context, addr sdk.Addr) (net.Conn, error)
 	// Junction returns where the kernel that runs in dir takes links, and the
-	// key to seal their headers with.
-	Junction func(dir string) (sdk.Addr, []byte, error)
+	// mesh they belong to.
+	Junction func(dir string) (sdk.Addr, *identity.Mesh, error)
+	// Join serves a connection of somebody who wants to join the mesh, of which
+	// the first two bytes have been read; nil refuses.
+	Join func(ctx context.Context, conn net.Conn) error
 	// Ready is told when a process says that it can be called, Hung when it
 	// does not answer. Neither may block. Both may be nil.
 	Ready func(Replica)
 	Hung  func(r Replica, why string)
-	Log   *slog.Logger
+	// Changed is told when another number of replicas can be called. It must
+	// not block; nil is nobody.
+	Changed func()
+	Log     *slog.Logger
 }
 
 // A Golgi joins the cells of one kernel. It is safe for concurrent use.
 type Golgi struct {
-	opt    Options
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	gate   chan struct{} // one entry per connection without a link header
-	door   chan struct{} // one entry per process without a hello
+	opt     Options
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	gate    gate
+	refused limiter
+	door    chan struct{} // one entry per process without a hello
 
 	mu     sync.Mutex // guards all below and the mutable fields of seats
 	closed bool
+	mesh   *identity.Mesh // of links between machines
 	routes map[sdk.CellName]Routes
 	seats  map[*seat]struct{}
 	byName map[sdk.CellName]map[*seat]struct{} // ready seats that serve
@@ -96,18 +117,34 @@ type Golgi struct {
 // Routes is what the manifest says of one cell: whom it may call, and by
 // which name, and who may call it.
 type Routes struct {
-	Axons     map[sdk.CellName][]sdk.CellName // name used in the cell → cells of this kernel
-	Junctions map[sdk.CellName]string         // name → directory of another kernel
-	Allow     map[sdk.CellName]bool           // callers; nil means all
+	Axons     map[sdk.CellName]Axon   // by the name used in the cell
+	Junctions map[sdk.CellName]string // name → directory of another kernel
+	Allow     map[string]bool         // callers: cell names and node ids; nil means all
+	// Doors are the listeners by which other machines may call it, as their
+	// [Door].Name says. Without any it is only for this machine.
+	Doors []string
+}
+
+// An Axon is where a name leads.
+type Axon struct {
+	To    []Target
+	Peers []sdk.NodeID // nodes that may answer; none means every member
+}
+
+// A Target is a cell, wherever it is found, or at an address.
+type Target struct {
+	Cell sdk.CellName
+	Host string // "10.0.0.2:9000"; empty is wherever
 }
 
 // A link is a link one of whose ends was given to a cell of this kernel.
 type link struct {
-	id     uint64
-	caller *seat        // who dialled it; nil if that was at another kernel, or is gone
-	from   sdk.CellName // its name
-	to     *seat        // who answers; nil until somebody does
-	stats  channel.LinkStats
+	id      uint64
+	caller  *seat        // who dialled it; nil if that was at another kernel, or is gone
+	from    sdk.CellName // its name
+	to      *seat        // who answers; nil until somebody does, or if that is at another kernel
+	stats   channel.LinkStats
+	foreign *foreign // of a link that is not local
 }
 
 // New makes a Golgi without cells. Close it.
@@ -117,7 +154,7 @@ func New(opt Options) *Golgi {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Golgi{
-		opt: opt, ctx: ctx, cancel: cancel, gate: make(chan struct{}, maxPending), door: make(chan struct{}, maxPending),
+		opt: opt, ctx: ctx, cancel: cancel, mesh: opt.Mesh, door: make(chan struct{}, maxPending),
 		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
@@ -133,9 +170,14 @@ func (g *Golgi) Route(name sdk.CellName, r Routes) {
 	g.routes[name] = r
 	for s := range g.seats {
 		for need := range s.needs { // its own, and its callers': Allow may have changed
-			if s.id.Cell == name || slices.Contains(g.routes[s.id.Cell].Axons[need], name) {
+			if s.id.Cell == name || g.leads(s, need, name) {
 				g.tell(s, need)
 			}
+		}
+	}
+	for _, l := range g.links {
+		if l.to != nil && l.to.id.Cell == name && !g.mayCall(l, name) {
+			l.to.cut(l.id, sdk.Errorf(sdk.CodeDenied, "cell %q does not allow %q to call it any more", name, l.from))
 		}
 	}
 }

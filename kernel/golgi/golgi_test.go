@@ -7,12 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
 	"github.com/cellkernel/cellkernel/sdk/channel"
@@ -27,21 +27,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type rig struct {
 	t    *testing.T
 	g    *golgi.Golgi
+	home *identity.Mesh
 	key  []byte
 	addr string
 	hung chan golgi.Replica
 }
 
-func newRig(t *testing.T, junction func(string) (sdk.Addr, []byte, error)) *rig {
+func newRig(t *testing.T, junction func(string) (sdk.Addr, *identity.Mesh, error)) *rig {
 	t.Helper()
 	dir := t.TempDir()
-	r := &rig{t: t, key: []byte(strings.Repeat("k", 32)), addr: filepath.Join(dir, "links"), hung: make(chan golgi.Replica, 8)}
+	home := identity.NewMesh()
+	r := &rig{t: t, home: home, key: home.LinkKey(), addr: filepath.Join(dir, "links"), hung: make(chan golgi.Replica, 8)}
 	ln, err := net.Listen("unix", r.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.g = golgi.New(golgi.Options{
-		Run: "run-" + dir, Key: r.key, Local: sdk.Addr{Scheme: "uds", Host: r.addr}, Junction: junction,
+		Run: "run-" + dir, Self: newIdentity(t), Home: home, Local: sdk.Addr{Scheme: "uds", Host: r.addr}, Junction: junction,
 		Dial: func(ctx context.Context, a sdk.Addr) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", a.Host)
 		},
@@ -49,12 +51,32 @@ func newRig(t *testing.T, junction func(string) (sdk.Addr, []byte, error)) *rig 
 	})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := r.g.ServeLinks(ln); err != nil {
+		if err := r.g.ServeLinks(ln, golgi.Door{}); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Cleanup(func() { ln.Close(); r.g.Close(); wg.Wait() })
 	return r
+}
+
+// newIdentity makes a node.
+func newIdentity(t *testing.T) *identity.Identity {
+	t.Helper()
+	store, err := identity.OpenStore(filepath.Join(t.TempDir(), "mesh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	id, err := store.Identity("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// leadsTo is the axons of a cell that calls one other.
+func leadsTo(name, cell sdk.CellName) map[sdk.CellName]golgi.Axon {
+	return map[sdk.CellName]golgi.Axon{name: {To: []golgi.Target{{Cell: cell}}}}
 }
 
 // attach attaches one replica.
@@ -117,7 +139,7 @@ const long = 10 * time.Second
 func TestNamesLeadWhereTheManifestSays(t *testing.T) {
 	r := newRig(t, nil)
 	r.g.Route("store", golgi.Routes{})
-	r.g.Route("shop", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"backend": {"store"}}})
+	r.g.Route("shop", golgi.Routes{Axons: leadsTo("backend", "store")})
 	r.serve("store", 1)
 	shop := r.serve("shop", 1)
 	if got, err := ask(t, shop, "backend", long); got != "store to shop" {
@@ -126,7 +148,7 @@ func TestNamesLeadWhereTheManifestSays(t *testing.T) {
 	if _, err := ask(t, shop, "store", long); sdk.CodeOf(err) != sdk.CodeNotFound {
 		t.Errorf("a name without an axon: got %v", err)
 	}
-	r.g.Route("shop", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"store": {"store"}}})
+	r.g.Route("shop", golgi.Routes{Axons: leadsTo("store", "store")})
 	deadline := time.Now().Add(long)
 	for {
 		got, err := ask(t, shop, "store", long)
@@ -154,8 +176,8 @@ func TestOwnNameReachesOthersOnly(t *testing.T) {
 
 func TestAllow(t *testing.T) {
 	r := newRig(t, nil)
-	axons := map[sdk.CellName][]sdk.CellName{"vault": {"vault"}}
-	r.g.Route("vault", golgi.Routes{Allow: map[sdk.CellName]bool{"friend": true}})
+	axons := leadsTo("vault", "vault")
+	r.g.Route("vault", golgi.Routes{Allow: map[string]bool{"friend": true}})
 	r.g.Route("friend", golgi.Routes{Axons: axons})
 	r.g.Route("other", golgi.Routes{Axons: axons})
 	r.serve("vault", 1)
@@ -171,11 +193,11 @@ func TestJunctionJoinsTwoKernels(t *testing.T) {
 	there := newRig(t, nil)
 	there.g.Route("books", golgi.Routes{})
 	there.serve("books", 1)
-	here := newRig(t, func(dir string) (sdk.Addr, []byte, error) {
+	here := newRig(t, func(dir string) (sdk.Addr, *identity.Mesh, error) {
 		if dir != "/there" {
 			return sdk.Addr{}, nil, errors.New("no kernel runs in " + dir)
 		}
-		return sdk.Addr{Scheme: "uds", Host: there.addr}, there.key, nil
+		return sdk.Addr{Scheme: "uds", Host: there.addr}, there.home, nil
 	})
 	here.g.Route("reader", golgi.Routes{Junctions: map[sdk.CellName]string{"books": "/there", "lost": "/nowhere"}})
 	reader := here.serve("reader", 1)
@@ -207,7 +229,7 @@ func TestStrangersAreRefusedUniformly(t *testing.T) {
 	r := newRig(t, nil)
 	r.g.Route("store", golgi.Routes{})
 	r.serve("store", 1)
-	h := wire.LinkHeader{ID: 1, Node: "elsewhere", Cell: "x", Wanted: "store"}
+	h := wire.LinkHeader{ID: 1, Node: string(newIdentity(t).Node()), Cell: "x", Wanted: "store"}
 	good, err := wire.AppendLinkHeader(nil, h, r.key)
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +298,7 @@ func TestTokensAreGoodOnce(t *testing.T) {
 func TestDrainTakesAReplicaOutOfReach(t *testing.T) {
 	r := newRig(t, nil)
 	r.g.Route("store", golgi.Routes{})
-	r.g.Route("shop", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"store": {"store"}}})
+	r.g.Route("shop", golgi.Routes{Axons: leadsTo("store", "store")})
 	store := r.attach("store", 1, channel.Welcome{})
 	store.Register(&desc, func(_ context.Context, c *cell.Call) error { return c.Reply(&text{"first"}) })
 	served := make(chan error, 1)
@@ -322,7 +344,7 @@ func TestMessagesBeforeHelloEndTheChannel(t *testing.T) {
 func TestFlowsCountWhatCellsAnswered(t *testing.T) {
 	r := newRig(t, nil)
 	r.g.Route("store", golgi.Routes{})
-	r.g.Route("shop", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"store": {"store"}}})
+	r.g.Route("shop", golgi.Routes{Axons: leadsTo("store", "store")})
 	r.serve("store", 1)
 	shop := r.serve("shop", 1)
 	for range 7 {

@@ -40,14 +40,14 @@ func TestCloseWaitsForNobody(t *testing.T) {
 
 func TestAllowIsLive(t *testing.T) {
 	r := newRig(t, nil)
-	r.g.Route("a", golgi.Routes{Axons: map[sdk.CellName][]sdk.CellName{"b": {"b"}}})
+	r.g.Route("a", golgi.Routes{Axons: leadsTo("b", "b")})
 	r.g.Route("b", golgi.Routes{})
 	r.serve("b", 1)
 	a := r.attach("a", 1, channel.Welcome{})
 	if _, err := ask(t, a, "b", 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	r.g.Route("b", golgi.Routes{Allow: map[sdk.CellName]bool{"x": true}})
+	r.g.Route("b", golgi.Routes{Allow: map[string]bool{"x": true}})
 	// The news is on its way: until it is there calls still go well.
 	for end := time.Now().Add(long); ; {
 		_, err := ask(t, a, "b", long)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
@@ -19,7 +20,9 @@ type seat struct {
 	ch      *channel.Conn
 	welcome channel.Welcome
 	out     chan queued
-	free    bool // may call every cell: the command line and the kernel itself
+	free    bool     // may call every cell: the command line and the kernel itself
+	serves  bool     // may be called
+	key     [32]byte // its own, by its hello; zero if it can not encrypt
 
 	// Guarded by Golgi.mu.
 	hello   bool // the process has introduced itself
@@ -53,7 +56,7 @@ func (s *seat) endpoint() string { return fmt.Sprintf("%s@%d", s, s.id.Incarnati
 func (g *Golgi) newSeat(id Replica, w channel.Welcome, ch *channel.Conn) *seat {
 	w.Cell, w.Replica, w.Incarnation = id.Cell, id.Index, id.Incarnation
 	return &seat{
-		g: g, id: id, ch: ch, welcome: w, out: make(chan queued, seatQueue),
+		g: g, id: id, ch: ch, welcome: w, serves: true, out: make(chan queued, seatQueue),
 		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool),
 	}
 }
@@ -74,6 +77,9 @@ func (s *seat) introduce(h *channel.Hello) {
 		return
 	}
 	s.hello = true
+	if slices.Contains(h.Features, channel.FeatureNoise) && len(h.Key) == len(s.key) {
+		s.key = [32]byte(h.Key)
+	}
 	g.seats[s] = struct{}{}
 	s.put(channel.Message{Type: channel.TypeWelcome, Welcome: &s.welcome}, nil)
 }
@@ -149,8 +155,13 @@ func (s *seat) hear(m channel.Message) error {
 		return g.need(s, m.Name)
 	case channel.TypeDial:
 		return g.dialFor(s, m)
-	case channel.TypeStats, channel.TypeClosed:
+	case channel.TypeStats:
 		g.count(s, m)
+	case channel.TypeClosed:
+		g.count(s, m)
+		g.over(s, m.ID)
+	case channel.TypeAdmit:
+		g.question(s, m)
 	case channel.TypeDrain:
 		s.leaving = true
 		g.unlist(s)
@@ -172,16 +183,23 @@ func (g *Golgi) ready(s *seat) {
 		return
 	}
 	s.ready = true
-	if !s.leaving && !s.free {
+	if !s.leaving && s.serves {
 		if g.byName[s.id.Cell] == nil {
 			g.byName[s.id.Cell] = make(map[*seat]struct{})
 		}
 		g.byName[s.id.Cell][s] = struct{}{}
 		g.push(s.id.Cell)
 	}
-	if g.opt.Ready != nil {
+	if g.opt.Ready != nil && !s.free {
 		g.opt.Ready(s.id)
 	}
+}
+
+// Served returns how many replicas of a cell can be called.
+func (g *Golgi) Served(cell sdk.CellName) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.byName[cell])
 }
 
 // count takes the counters of links that s serves. The caller holds mu.
@@ -190,20 +208,27 @@ func (g *Golgi) count(s *seat, m channel.Message) {
 		return
 	}
 	for _, st := range m.Stats.Links {
-		l := g.links[st.ID]
-		if l == nil || l.to != s {
-			continue
+		if l := g.links[st.ID]; l != nil && l.to == s {
+			l.stats = st
 		}
-		l.stats = st
-		if m.Type == channel.TypeClosed {
-			g.drop(l)
-		}
+	}
+}
+
+// over forgets a link that s says has ended: one it served, or one it dialled
+// to another node. The caller holds mu.
+func (g *Golgi) over(s *seat, id uint64) {
+	if l := g.links[id]; l != nil && (l.to == s || l.to == nil && l.foreign != nil && l.caller == s) {
+		g.drop(l)
 	}
 }
 
 // drop forgets a link that is over. The caller holds mu.
 func (g *Golgi) drop(l *link) {
 	delete(g.links, l.id)
+	g.unlinked(l.foreign)
+	if l.to == nil {
+		return
+	}
 	l.to.served--
 	if _, known := g.past[l.pair()]; known || len(g.past) < maxPairs {
 		g.past[l.pair()] = add(g.past[l.pair()], l.stats)
@@ -225,7 +250,7 @@ func (g *Golgi) leave(s *seat) {
 	delete(g.seats, s)
 	g.unlist(s)
 	for _, l := range g.links {
-		if l.to == s {
+		if l.to == s || l.caller == s && l.foreign != nil {
 			g.drop(l)
 		} else if l.caller == s {
 			l.caller = nil

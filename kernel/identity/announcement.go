@@ -54,8 +54,8 @@ var (
 // It never carries a host: receivers dial the address it came from.
 type Announcement struct {
 	Node sdk.NodeID
-	// Boot is random and the same for one run of a kernel. Within it Seq
-	// rises; receivers refuse what is not newer. Neither is a time.
+	// Boot is one run of a kernel, see [Store.Boot]. Within it Seq rises;
+	// receivers refuse what is not newer. Neither is a time.
 	Boot      [16]byte
 	Seq       uint64
 	TTL       time.Duration // whole seconds, 1 s to [MaxTTL], counted by the receiver

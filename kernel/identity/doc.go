@@ -9,6 +9,7 @@
 //	mesh.key           32 random bytes, the mesh secret
 //	deny               node ids that are kept out, one a line
 //	<node>/identity    Ed25519 key of a node, an OpenSSH private key file
+//	<node>/boots       how often the node has announced itself anew
 //
 // Files have mode 0600 and are written beside their place, synced and renamed,
 // so that there is never half a key. A file that others could read, that

@@ -36,6 +36,16 @@ func NewMesh() *Mesh {
 	return meshOf(secret)
 }
 
+// MeshOf returns the mesh of a secret of 32 bytes that two kernels have by
+// another way than a [Store]: those of a junction, by a file that only their
+// user can read.
+func MeshOf(secret []byte) (*Mesh, error) {
+	if len(secret) != secretLen {
+		return nil, fmt.Errorf("make mesh: secret of %d bytes: want %d", len(secret), secretLen)
+	}
+	return meshOf([secretLen]byte(secret)), nil
+}
+
 func meshOf(secret [secretLen]byte) *Mesh {
 	defer clear(secret[:])
 	announce := derive(secret[:], "cellkernel/mesh/announce/v1\x00")

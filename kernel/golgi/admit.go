@@ -1,0 +1,135 @@
+package golgi
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/identity"
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+// A foreign is what a kernel knows of the other end of a link that is not
+// local: at first what is expected, once it is admitted what was proved.
+type foreign struct {
+	mesh     *identity.Mesh
+	node     sdk.NodeID   // empty until it is proved where only an address was known
+	cell     sdk.CellName // who calls, or who was called
+	peers    []sdk.NodeID // who may answer; none is every member
+	addr     sdk.Addr     // that was dialled
+	admitted bool
+}
+
+// canEncrypt reports whether a process may have links that are not local.
+func (s *seat) canEncrypt() bool { return s.key != [32]byte{} }
+
+// certify makes what a process needs to secure one link.
+func (s *seat) certify(mesh *identity.Mesh, header []byte, binding [32]byte) (*channel.Secure, error) {
+	cert, err := mesh.CertifyCell(s.g.opt.Self, s.id.Cell, s.key, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	id := mesh.ID()
+	return &channel.Secure{Mesh: id[:], Header: header, Binding: binding[:], Certificate: cert}, nil
+}
+
+// question answers a process that asks about the other end of one of its
+// links. The caller holds mu; signatures are checked without it.
+func (g *Golgi) question(s *seat, m channel.Message) {
+	l := g.links[m.ID]
+	if l == nil || l.foreign == nil || l.foreign.admitted || m.Proof == nil || l.to != s && l.caller != s || g.closed {
+		s.put(channel.Message{Type: channel.TypeAdmitted, ID: m.ID, Failure: channel.FailureOf(
+			sdk.Errorf(sdk.CodeDenied, "admit link %d: it is none of this cell's", m.ID))}, nil)
+		return
+	}
+	f := *l.foreign
+	g.wg.Go(func() {
+		cert, err := g.judge(f, m.Proof)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		answer := channel.Message{Type: channel.TypeAdmitted, ID: m.ID}
+		if err != nil {
+			answer.Failure = channel.FailureOf(err)
+			g.opt.Log.Warn("refused the other end of a link", "cell", s.String(), "other", string(f.cell), "error", err)
+		} else {
+			answer.Link = &channel.Link{ID: m.ID, Node: cert.Node, Cell: cert.Cell}
+		}
+		if err == nil && m.Proof.Hash != nil && g.links[l.id] == l && !l.foreign.admitted {
+			l.foreign.node, l.foreign.admitted = cert.Node, true
+			g.linked(l.foreign)
+		}
+		if _, here := g.seats[s]; here {
+			s.put(answer, nil)
+		}
+	})
+}
+
+// judge says whether the other end of a link is who it should be, and may be.
+func (g *Golgi) judge(f foreign, p *channel.Proof) (identity.Certificate, error) {
+	cert, err := f.mesh.VerifyCell(p.Certificate, time.Now())
+	switch {
+	case err != nil:
+		return cert, sdk.Errorf(sdk.CodeDenied, "%v", err)
+	case string(cert.Key[:]) != string(p.Key):
+		return cert, sdk.Errorf(sdk.CodeDenied, "verify certificate: it is for another key than was proved")
+	case g.denied(cert.Node):
+		return cert, sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", cert.Node)
+	case f.node != "" && cert.Node != f.node:
+		return cert, sdk.Errorf(sdk.CodeDenied, "node %s answered in the place of node %s", cert.Node, f.node)
+	case cert.Cell != f.cell:
+		return cert, sdk.Errorf(sdk.CodeDenied, "cell %q of node %s answered in the place of cell %q", cert.Cell, cert.Node, f.cell)
+	case len(f.peers) > 0 && !slices.Contains(f.peers, cert.Node):
+		return cert, sdk.Errorf(sdk.CodeDenied, "node %s answered, the axon's peers are %s", cert.Node, f.peers)
+	}
+	return cert, nil
+}
+
+func (g *Golgi) denied(node sdk.NodeID) bool { return g.opt.Denied != nil && g.opt.Denied(node) }
+
+// linked notes that a link to another node is up. The caller holds mu.
+func (g *Golgi) linked(f *foreign) {
+	if g.opt.Peers == nil || f.mesh != g.mesh {
+		return
+	}
+	g.opt.Peers.Pin(f.node)
+	if f.addr.Scheme != "" {
+		g.opt.Peers.Used(f.node, f.addr)
+	}
+}
+
+// unlinked takes back what linked noted. The caller holds mu.
+func (g *Golgi) unlinked(f *foreign) {
+	if f != nil && f.admitted && g.opt.Peers != nil && f.mesh == g.mesh {
+		g.opt.Peers.Unpin(f.node)
+	}
+}
+
+// Recheck ends all links to nodes that are on the deny list by now.
+func (g *Golgi) Recheck() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.links {
+		if l.foreign == nil || l.foreign.node == "" || !g.denied(l.foreign.node) {
+			continue
+		}
+		why := sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", l.foreign.node)
+		for _, s := range []*seat{l.caller, l.to} {
+			if s != nil {
+				s.cut(l.id, why)
+			}
+		}
+	}
+}
+
+// cut tells a process to end a link. The caller holds Golgi.mu.
+func (s *seat) cut(id uint64, why error) {
+	s.put(channel.Message{Type: channel.TypeCut, ID: id, Failure: channel.FailureOf(why)}, nil)
+}
+
+// SetMesh replaces the mesh of links between machines. Links that are up stay;
+// what is dialled or answered from now on needs the new one.
+func (g *Golgi) SetMesh(m *identity.Mesh) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mesh = m
+}
