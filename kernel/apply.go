@@ -265,7 +265,7 @@ func (k *Kernel) step(ctx context.Context, g *genome.Genome, c genome.Change) er
 		k.golgi.Forget(c.Cell)
 		return nil
 	}
-	k.golgi.Route(c.Cell, routes(g.Cells[c.Cell]))
+	k.golgi.Route(c.Cell, routes(g, g.Cells[c.Cell]))
 	switch c.Op {
 	case genome.OpRestart:
 		return k.cells.Update(ctx, k.cellSpec(g.Cells[c.Cell]))

@@ -79,7 +79,7 @@ func (k *Kernel) Launch(ctx context.Context, name sdk.CellName, command []string
 		return nil, sdk.Errorf(sdk.CodeNotFound, "run %q: no such cell", name)
 	}
 	if !slices.Contains(k.wantedCells(), name) {
-		k.golgi.Route(name, routes(c))
+		k.golgi.Route(name, routes(g, c))
 	}
 	if len(command) == 0 {
 		if err := k.build(ctx, g, []sdk.CellName{name}); err != nil {

@@ -80,7 +80,7 @@ func (k *Kernel) build(ctx context.Context, g *genome.Genome, names []sdk.CellNa
 // addCell makes a cell known to the golgi and to the supervisor.
 func (k *Kernel) addCell(g *genome.Genome, name sdk.CellName) error {
 	c := g.Cells[name]
-	k.golgi.Route(name, routes(c))
+	k.golgi.Route(name, routes(g, c))
 	return k.cells.Add(k.cellSpec(c))
 }
 
@@ -133,20 +133,23 @@ func environ(c *genome.Cell) []string {
 }
 
 // routes says whom a cell may call, and who may call it.
-func routes(c *genome.Cell) golgi.Routes {
-	r := golgi.Routes{Axons: make(map[sdk.CellName][]sdk.CellName), Junctions: c.Junctions}
+func routes(g *genome.Genome, c *genome.Cell) golgi.Routes {
+	r := golgi.Routes{Axons: make(map[sdk.CellName]golgi.Axon), Junctions: c.Junctions}
 	for name, a := range c.Axons {
+		axon := golgi.Axon{Peers: a.Peers}
 		for _, t := range a.To {
-			if t.Host == "" {
-				r.Axons[name] = append(r.Axons[name], t.Cell)
-			}
+			axon.To = append(axon.To, golgi.Target(t))
 		}
+		r.Axons[name] = axon
 	}
 	if len(c.Allow) > 0 {
-		r.Allow = make(map[sdk.CellName]bool)
+		r.Allow = make(map[string]bool)
 		for _, who := range c.Allow {
-			r.Allow[sdk.CellName(who)] = true
+			r.Allow[who] = true
 		}
+	}
+	for _, addr := range g.Listeners(c) {
+		r.Doors = append(r.Doors, addr.String())
 	}
 	return r
 }
@@ -346,6 +349,9 @@ func (k *Kernel) pluginChanged(s catalog.Status) {
 	p := pluginProcess(s)
 	k.logState(p)
 	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p})
+	if s.Kind == plugin.KindDiscovery {
+		k.discoveryChanged(s)
+	}
 }
 
 // cellChanged publishes a replica's state, and with it that of its cell.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -30,7 +31,7 @@ type dirs struct {
 	run     string // sockets
 	control string
 	links   string
-	key     string // seals link headers; readable by this user's other kernels
+	key     string // the secret of links on this machine; readable by this user's other kernels
 }
 
 const runLinkName = "run" // in .cell: points to the run directory
@@ -157,18 +158,19 @@ func owned(dir string) error {
 	return nil
 }
 
-// linkKey makes the key that seals link headers.
-func (d *dirs) linkKey() ([]byte, error) {
+// homeMesh makes the mesh of links on this machine. Its secret is in a file,
+// so that this user's other kernels can come through their junctions.
+func (d *dirs) homeMesh() (*identity.Mesh, error) {
 	key := make([]byte, 32)
 	rand.Read(key) // never fails: see package crypto/rand
 	if err := os.WriteFile(d.key, key, 0o600); err != nil {
 		return nil, fmt.Errorf("write link key: %w", err)
 	}
-	return key, nil
+	return identity.MeshOf(key)
 }
 
 // junction finds the kernel that runs in another directory of this user.
-func junction(dir string) (sdk.Addr, []byte, error) {
+func junction(dir string) (sdk.Addr, *identity.Mesh, error) {
 	run, err := filepath.EvalSymlinks(filepath.Join(dir, ".cell", runLinkName))
 	if err != nil {
 		return sdk.Addr{}, nil, fmt.Errorf("no kernel runs in %s", dir)
@@ -180,5 +182,6 @@ func junction(dir string) (sdk.Addr, []byte, error) {
 	if err != nil {
 		return sdk.Addr{}, nil, fmt.Errorf("read link key of the kernel in %s: %w", dir, err)
 	}
-	return sdk.Addr{Scheme: "uds", Host: filepath.Join(run, "links.sock")}, key, nil
+	mesh, err := identity.MeshOf(key)
+	return sdk.Addr{Scheme: "uds", Host: filepath.Join(run, "links.sock")}, mesh, err
 }

@@ -35,6 +35,7 @@ kernel/golgi:                 sdk sdk/wire sdk/channel kernel/peers kernel/ident
 kernel/supervisor:            sdk sdk/channel kernel/genome kernel/vacuole golang.org/x/sys
 kernel/vacuole:
 kernel/books:                 sdk
+kernel/node:                  sdk sdk/cell sdk/flat
 kernel/metrics:               github.com/prometheus/client_golang
 kernel/admin:                 sdk
 kernel/admin/admintest:       sdk kernel/admin

@@ -17,6 +17,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -61,14 +62,19 @@ type Kernel struct {
 	dirs    dirs
 	begun   time.Time
 
-	vacuole *vacuole.Vacuole
-	spawner *supervisor.Spawner
-	cells   *supervisor.Supervisor
-	catalog *catalog.Catalog
-	golgi   *golgi.Golgi
-	caller  *cell.Membrane // the kernel as a caller of cells
+	vacuole   *vacuole.Vacuole
+	spawner   *supervisor.Spawner
+	cells     *supervisor.Supervisor
+	catalog   *catalog.Catalog
+	member    member
+	peers     *peers.Table
+	network   network
+	golgi     *golgi.Golgi
+	caller    *cell.Membrane // the kernel as a caller of cells
+	golgiCell *cell.Membrane // the kernel as the cell "golgi"
 
 	down     chan admin.DownRequest // capacity 1
+	served   chan struct{}          // capacity 1: what this node serves has changed
 	drained  chan struct{}          // closed when nothing but the kernel is left
 	started  chan struct{}          // closed when the parts above exist
 	launches atomic.Uint64
@@ -93,7 +99,7 @@ func New(opt Options) *Kernel {
 	}
 	return &Kernel{
 		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
-		down: make(chan admin.DownRequest, 1), drained: make(chan struct{}), started: make(chan struct{}),
+		down: make(chan admin.DownRequest, 1), served: make(chan struct{}, 1), drained: make(chan struct{}), started: make(chan struct{}),
 		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
 		last: make(map[sdk.CellName]map[int]supervisor.Status), state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
 	}
@@ -171,6 +177,9 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 	if err := k.openLogs(end); err != nil {
 		return err
 	}
+	if err := k.openMember(end); err != nil {
+		return err
+	}
 	if err := k.openSpawner(ctx, end); err != nil {
 		return err
 	}
@@ -239,7 +248,11 @@ func (k *Kernel) awaitMain(ctx context.Context, main sdk.CellName, ended chan<- 
 // startPlugins starts what golgi asks for, and the listener for local links.
 func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) error {
 	var specs []catalog.Spec
+	network := k.opt.Genome.NeedsNetwork(k.wantedCells())
 	for _, ref := range k.opt.Genome.Selected() {
+		if ref.Networked() && !network {
+			continue
+		}
 		specs = append(specs, catalog.Spec{Kind: plugin.Kind(ref.Kind), Name: ref.Instance, Use: ref.Use, SHA256: ref.SHA256, Config: ref.Config})
 	}
 	if err := k.catalog.Start(ctx, specs...); err != nil {
@@ -254,12 +267,12 @@ func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) 
 		return err
 	}
 	wg.Go(func() {
-		if err := k.golgi.ServeLinks(ln); err != nil {
+		if err := k.golgi.ServeLinks(ln, golgi.Door{}); err != nil {
 			k.log.Error("listener for links ended", "error", err)
 		}
 	})
 	wg.Go(func() { <-serving.Done(); ln.Close() })
-	return nil
+	return k.joinNetwork(ctx, serving, wg)
 }
 
 // dial connects to an address by the transport that owns its scheme.

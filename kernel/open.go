@@ -17,8 +17,6 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
-	"github.com/cellkernel/cellkernel/sdk/cell"
-	"github.com/cellkernel/cellkernel/sdk/channel"
 )
 
 // openLogs makes the vacuole and the kernel's own log in it.
@@ -87,6 +85,7 @@ func (k *Kernel) openCatalog(end *closers) {
 	budget := k.genome.Golgi.PluginRestarts
 	k.catalog = catalog.New(catalog.Options{
 		Bundled: k.bundled, Launch: k.launch, RunDir: k.dirs.run, StateDir: k.dirs.plugins,
+		Secret: k.pluginSecret, Certify: k.certifyTransport,
 		Log: k.pluginLog(), Changed: k.pluginChanged, Budget: budget.Max, Window: budget.Within,
 	})
 	end.add(func() error {
@@ -97,15 +96,17 @@ func (k *Kernel) openCatalog(end *closers) {
 	})
 }
 
-// openGolgi makes the pipeline and attaches the kernel to it as a caller.
+// openGolgi makes the pipeline and attaches the kernel to it.
 func (k *Kernel) openGolgi(end *closers) error {
-	key, err := k.dirs.linkKey()
+	home, err := k.dirs.homeMesh()
 	if err != nil {
 		return err
 	}
+	k.openPeers()
 	k.golgi = golgi.New(golgi.Options{
-		Run: k.spawner.RunID(), Key: key, Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
-		Dial: k.dial, Junction: junction, Log: k.log,
+		Run: k.spawner.RunID(), Self: k.member.self, Home: home, Mesh: k.member.mesh.Load(), Peers: k.peers,
+		Denied: k.member.isDenied, Scheme: k.staticScheme(), Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
+		Dial: k.dial, Junction: junction, Join: k.serveJoin, Log: k.log, Changed: k.serves,
 		Ready: func(r golgi.Replica) { k.cells.Ready(supervisor.Replica(r)) },
 		Hung:  func(r golgi.Replica, why string) { k.cells.Hung(supervisor.Replica(r), why) },
 	})
@@ -113,20 +114,16 @@ func (k *Kernel) openGolgi(end *closers) error {
 	if err := k.openControl(end); err != nil {
 		return err
 	}
-	f, err := k.golgi.AttachSelf(sdk.CLIName)
-	if err != nil {
-		return err
+	return k.openSelf(end)
+}
+
+// staticScheme is the transport of addresses that axons name: the preferred
+// one of those that leave this machine.
+func (k *Kernel) staticScheme() string {
+	if list := k.genome.RemoteTransports(); len(list) > 0 {
+		return list[0]
 	}
-	defer f.Close()
-	ch, err := channel.FromFile(f)
-	if err != nil {
-		return err
-	}
-	if k.caller, err = cell.Attach(ch, channel.Hello{}); err != nil {
-		return err
-	}
-	end.add(k.caller.Close)
-	return nil
+	return ""
 }
 
 // openControl lets processes attach that did not inherit their channel.

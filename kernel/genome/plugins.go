@@ -2,6 +2,7 @@ package genome
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -71,8 +72,52 @@ func (g *Genome) ref(kind sdk.Kind, entry string) PluginRef {
 	return r
 }
 
-// remoteTransports returns the transports that leave this machine.
-func (g *Genome) remoteTransports() []string {
+// Networked reports whether a plugin leads off this machine: all discoveries
+// do, and all transports but "uds".
+func (r PluginRef) Networked() bool {
+	return r.Kind == sdk.KindDiscovery || r.Kind == sdk.KindTransport && r.Name() != "uds"
+}
+
+// NeedsNetwork reports whether any of these cells may be called by other
+// machines, or calls what is not in this genome. If none is, the plugins that
+// are [PluginRef.Networked] have nothing to do.
+func (g *Genome) NeedsNetwork(cells []sdk.CellName) bool {
+	return slices.ContainsFunc(cells, func(name sdk.CellName) bool {
+		c := g.Cells[name]
+		if c == nil {
+			return false
+		}
+		if c.Listen.On {
+			return true
+		}
+		for _, a := range c.Axons {
+			if slices.ContainsFunc(a.To, func(t Target) bool { return t.Host != "" || g.Cells[t.Cell] == nil }) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Listeners returns the addresses at which other machines may call a cell:
+// its own, or golgi.listen by every transport that leaves this machine.
+func (g *Genome) Listeners(c *Cell) []sdk.Addr {
+	switch {
+	case !c.Listen.On:
+		return nil
+	case c.Listen.Addr.Scheme != "":
+		return []sdk.Addr{c.Listen.Addr}
+	}
+	var list []sdk.Addr
+	for _, scheme := range g.RemoteTransports() {
+		list = append(list, sdk.Addr{Scheme: scheme, Host: g.Golgi.Listen})
+	}
+	return list
+}
+
+// RemoteTransports returns the transports that leave this machine, in order
+// of preference.
+func (g *Genome) RemoteTransports() []string {
 	var names []string
 	for _, entry := range g.Golgi.Transports {
 		if name := g.ref(sdk.KindTransport, entry).Name(); name != "uds" {

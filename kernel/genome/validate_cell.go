@@ -91,7 +91,7 @@ func (c *checker) listen(key []string, l Listen) {
 	if !l.On {
 		return
 	}
-	remote := c.g.remoteTransports()
+	remote := c.g.RemoteTransports()
 	switch {
 	case l.Addr.Scheme == "uds":
 		c.addf(key, "uds does not leave this machine; another kernel on it uses a junction")
@@ -153,7 +153,7 @@ func (c *checker) target(key []string, t Target) {
 	case t.Cell.Reserved():
 		c.addf(key, "%s: %q is a name of the kernel's own", t, t.Cell)
 	case t.Host != "":
-		if len(c.g.remoteTransports()) == 0 {
+		if len(c.g.RemoteTransports()) == 0 {
 			c.addf(key, "%s: a transport that leaves this machine, such as \"quic\", is missing in golgi.transports = %q", t, c.g.Golgi.Transports)
 		}
 	case c.g.Cells[t.Cell] == nil && len(c.g.Golgi.Discovery) == 0:

@@ -1,0 +1,51 @@
+// Package node declares what kernels say to each other, as the cell "golgi"
+// of each node. There is no second protocol between nodes: these are calls
+// like all others, over links that are secured like all others.
+package node
+
+import "context"
+
+//go:generate go run github.com/cellkernel/cellkernel/cmd/cellkernel gen
+
+// Node is served by every kernel.
+//
+//cell:service
+type Node interface {
+	// Ping says who answers.
+	//
+	//cell:idempotent
+	Ping(ctx context.Context, p *Probe) (*Pulse, error)
+	// Describe lists the methods of a cell that this node serves to others.
+	//
+	//cell:idempotent
+	Describe(ctx context.Context, q *Question) (*Description, error)
+}
+
+// A Probe asks for a sign of life.
+type Probe struct{}
+
+// A Pulse is a sign of life.
+type Pulse struct {
+	Node     string // the id
+	Name     string // of the node, for people
+	Version  string // of its kernel
+	UptimeMS uint64
+}
+
+// A Question names a cell.
+type Question struct {
+	Cell string
+}
+
+// A Description says what a cell serves.
+type Description struct {
+	Replicas uint32
+	Methods  []Method
+}
+
+// A Method is one method of a cell.
+type Method struct {
+	Service string
+	Name    string
+	Shape   uint8 // a cell.Shape
+}
