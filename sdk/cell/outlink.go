@@ -92,15 +92,6 @@ func (l *outLink) close(err error) {
 	l.w.wg.Wait()
 }
 
-// refused is the code of a link that was not secured for a reason of code c:
-// what this side's kernel says is final, all else may be another time's luck.
-func refused(c sdk.Code) sdk.Code {
-	if c == sdk.CodeDenied || c == sdk.CodeIncompatible {
-		return c
-	}
-	return sdk.CodeUnavailable
-}
-
 // read is the link's own goroutine, the keeper. It never blocks but in reading.
 func (l *outLink) read() {
 	l.w.fail(ended(l.keep()))

@@ -17,7 +17,7 @@ type reader struct {
 	r, w  int // c.buf[r:w] is read but not yet parsed; r is a multiple of 8
 	calm  int // reads in a row that would have fitted a small chunk
 	bytes atomic.Uint64
-	now   int64 // nanos of the last read
+	now   int64        // nanos of the last read
 	spin  *spinner     // nil where what is read must be opened first
 	eager bool         // spin before sleeping
 	live  atomic.Int32 // chunks in use: c and those that leases keep

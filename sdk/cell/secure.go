@@ -36,6 +36,15 @@ func (l *link) secure() error {
 	return nil
 }
 
+// refused is the code of a link that was not secured for a reason of code c:
+// what this side's kernel says is final, all else may be another time's luck.
+func refused(c sdk.Code) sdk.Code {
+	if c == sdk.CodeDenied || c == sdk.CodeIncompatible {
+		return c
+	}
+	return sdk.CodeUnavailable
+}
+
 // admitPeer asks the kernel whether the other side may be talked to, and
 // learns who it is.
 func (l *link) admitPeer(ctx context.Context, p synapse.Peer) error {

@@ -1,0 +1,101 @@
+package cell
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+// hearLink takes a link: the answer to a dial, or one to serve.
+func (m *Membrane) hearLink(msg channel.Message, f *os.File) {
+	if !msg.Link.Outgoing {
+		m.accept(*msg.Link, f)
+	} else if !m.answer(msg.ID, dialled{info: *msg.Link, file: f}) {
+		f.Close() // nobody waits any more
+	}
+}
+
+// accept serves a link, one that is not local once it is secured.
+func (m *Membrane) accept(info channel.Link, f *os.File) {
+	l, err := newIn(m, info, f)
+	if err != nil {
+		slog.Error("accept link", "from", info.Cell, "error", err)
+		m.gone(info.ID)
+		return
+	}
+	if info.Local {
+		m.serve(l)
+		return
+	}
+	m.mu.Lock()
+	ok := m.why == nil && m.securing < maxSecuring
+	if ok {
+		m.securing++
+	}
+	m.mu.Unlock()
+	if !ok {
+		l.abandon(errLinkClosed)
+		m.gone(info.ID)
+		return
+	}
+	m.wg.Go(func() { m.serveForeign(l) })
+}
+
+// serveForeign secures a link and serves it.
+func (m *Membrane) serveForeign(l *inLink) {
+	err := m.watch(l.link)
+	if err == nil {
+		err = l.secure()
+	}
+	m.mu.Lock()
+	m.securing--
+	m.mu.Unlock()
+	if err != nil {
+		m.unwatch(l.link)
+		l.abandon(err)
+		m.gone(l.info.ID)
+		slog.Warn("link refused", "from", l.info.Cell, "node", l.info.Node.Short(), "error", err)
+		return
+	}
+	m.serve(l)
+}
+
+// serve makes a link known, and begins to read it.
+func (m *Membrane) serve(l *inLink) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.why != nil || !m.ready {
+		m.wg.Go(func() { m.unwatch(l.link); l.abandon(errCellGone) })
+		return
+	}
+	if err := l.open(); err != nil {
+		m.wg.Go(func() { m.unwatch(l.link) })
+		slog.Error("accept link", "from", l.info.Cell, "error", err)
+		return
+	}
+	m.in[l.info.ID] = l
+	if m.draining.Load() {
+		l.goAway()
+	}
+}
+
+// gone tells the kernel that a link was never served.
+func (m *Membrane) gone(id uint64) {
+	m.wg.Go(func() {
+		m.say(channel.Message{Type: channel.TypeClosed, ID: id, Stats: &channel.Stats{Links: []channel.LinkStats{{ID: id}}}})
+	})
+}
+
+// ended is told when a link this cell served is over.
+func (m *Membrane) ended(l *inLink) {
+	m.mu.Lock()
+	delete(m.in, l.info.ID)
+	m.mu.Unlock()
+	m.unwatch(l.link)
+	if m.draining.Load() {
+		wakeUp(m.idle)
+	}
+	s := &channel.Stats{Links: []channel.LinkStats{l.stats()}}
+	m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: s}) })
+}
