@@ -57,13 +57,14 @@ cmd/cellkernel/internal/build:      cmd/cellkernel/internal/gen
 
 examples:
 examples/...:                 sdk/... examples/... golang.org/x/sys github.com/HdrHistogram
+examples/netlab:              golang.org/x/sys github.com/vishvananda/netlink
 examples/bench/coordinator:   sdk sdk/cell examples/bench/... google.golang.org/grpc github.com/HdrHistogram
 examples/bench/grpcbase:      google.golang.org/grpc google.golang.org/protobuf
 .ci/...:
 `
 
 // forTests may be imported by tests everywhere, like all of the sdk.
-const forTests = `sdk/... kernel/admin/admintest pgregory.net/rapid go.uber.org/goleak github.com/rogpeppe/go-internal
+const forTests = `sdk/... kernel/admin/admintest examples/netlab pgregory.net/rapid go.uber.org/goleak github.com/rogpeppe/go-internal
 github.com/google/flatbuffers github.com/spf13/pflag golang.org/x/sys golang.org/x/crypto`
 
 // mayTest are imports that tests of one directory need in addition.
