@@ -65,7 +65,7 @@ Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
 		a.initCommand(),
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(),
 		a.runCommand(), a.restartCommand(), a.stopCommand(), a.startCommand(), a.scaleCommand(), a.callCommand(),
-		a.genCommand(), a.pluginCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(), a.manCommand(),
+		a.genCommand(), a.pluginCommand(), a.lighthouseCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(), a.manCommand(),
 	)
 	return root
 }

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"context"
+	"log/slog"
+
+	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
+	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
 	"github.com/cellkernel/cellkernel/plugins/transport-quic/quictransport"
 	"github.com/cellkernel/cellkernel/plugins/transport-uds/udstransport"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
@@ -11,11 +16,20 @@ import (
 // "mem" ones keep everything in memory: they are for development.
 func builtins() map[string]plugin.Plugin {
 	return map[string]plugin.Plugin{
-		"transport-quic": quictransport.Plugin(),
-		"transport-uds":  udstransport.Plugin(),
-		"transport-mem":  memplugin.Transport(),
-		"discovery-mem":  memplugin.Discovery(),
-		"ledger-mem":     memplugin.Ledger(),
-		"billing-mem":    memplugin.Billing(),
+		"transport-quic":       quictransport.Plugin(),
+		"transport-uds":        udstransport.Plugin(),
+		"transport-mem":        memplugin.Transport(),
+		"discovery-lighthouse": lighthousediscovery.Plugin(),
+		"discovery-mem":        memplugin.Discovery(),
+		"ledger-mem":           memplugin.Ledger(),
+		"billing-mem":          memplugin.Billing(),
 	}
 }
+
+// listenLighthouse opens the server that discovery-lighthouse asks.
+func listenLighthouse(ctx context.Context, addr string, log *slog.Logger) (*lighthouse.Server, error) {
+	return lighthouse.Listen(ctx, addr, lighthouse.Options{Log: log})
+}
+
+// probeLighthouse asks whether one answers.
+func probeLighthouse(ctx context.Context, addr string) error { return lighthouse.Probe(ctx, addr) }
