@@ -12,16 +12,23 @@ const (
 )
 
 // foreign is who announces what nobody here can open: other meshes, and what
-// anybody may make up. It is small, and its rows push out each other: the one
-// of the same address if that has too many, else the oldest. A scan of all
-// rows is cheaper than any index is worth.
+// anybody may make up. It is small, and its rows push out only each other: one
+// of the same address if that has too many, else they take turns.
 type foreign struct {
 	rows  []stranger
+	index map[strangerKey]int // into rows
+	perIP map[netip.Addr]int  // rows
+	hand  int                 // the row whose turn it is
 	total uint64
 }
 
+type strangerKey struct {
+	ip  netip.Addr
+	tag [8]byte
+}
+
 type stranger struct {
-	tag    [8]byte
+	strangerKey
 	source string
 	at     netip.AddrPort
 	seen   time.Time
@@ -34,7 +41,7 @@ func (t *Table) Foreign(source, origin string, tag [8]byte) {
 	now := t.lock()
 	defer t.mu.Unlock()
 	if t.heardFrom(source, now) {
-		t.foreign.note(stranger{tag, source, at, now})
+		t.foreign.note(stranger{strangerKey{at.Addr(), tag}, source, at, now})
 	}
 }
 
@@ -43,28 +50,42 @@ func (f *foreign) note(s stranger) {
 	if !s.at.IsValid() {
 		return
 	}
-	oldest, own, owns := 0, -1, 0
-	for i := range f.rows {
-		r := &f.rows[i]
-		if r.at.Addr() == s.at.Addr() {
-			if r.tag == s.tag {
-				*r = s
-				return
-			}
-			if owns++; own < 0 || r.seen.Before(f.rows[own].seen) {
+	if i, ok := f.index[s.strangerKey]; ok {
+		f.rows[i] = s
+		return
+	}
+	if f.index == nil {
+		f.index, f.perIP = map[strangerKey]int{}, map[netip.Addr]int{}
+	}
+	i := f.slot(s.ip)
+	if i == len(f.rows) {
+		f.rows = append(f.rows, s)
+	} else {
+		old := f.rows[i].strangerKey
+		delete(f.index, old)
+		if f.perIP[old.ip]--; f.perIP[old.ip] == 0 {
+			delete(f.perIP, old.ip)
+		}
+		f.rows[i] = s
+	}
+	f.index[s.strangerKey] = i
+	f.perIP[s.ip]++
+}
+
+// slot returns where a new row of an address goes.
+func (f *foreign) slot(ip netip.Addr) int {
+	if f.perIP[ip] >= MaxForeignPerIP {
+		own := -1
+		for i := range f.rows {
+			if f.rows[i].ip == ip && (own < 0 || f.rows[i].seen.Before(f.rows[own].seen)) {
 				own = i
 			}
 		}
-		if r.seen.Before(f.rows[oldest].seen) {
-			oldest = i
-		}
+		return own
 	}
-	switch {
-	case owns >= MaxForeignPerIP:
-		f.rows[own] = s
-	case len(f.rows) < MaxForeign:
-		f.rows = append(f.rows, s)
-	default:
-		f.rows[oldest] = s
+	if len(f.rows) < MaxForeign {
+		return len(f.rows)
 	}
+	f.hand = (f.hand + 1) % MaxForeign
+	return f.hand
 }

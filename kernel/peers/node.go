@@ -79,7 +79,7 @@ func (t *Table) settle(n *node, now time.Time) {
 		t.remove(n, now)
 		return
 	}
-	changed := t.loseOld(n, now)
+	changed := t.loseOld(n)
 	for i := range n.parts {
 		p := &n.parts[i]
 		if !p.arrived.IsZero() && !now.Before(p.until) {

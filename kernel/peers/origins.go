@@ -82,12 +82,12 @@ func (t *Table) lose(n *node, i int) {
 	n.origins = slices.Delete(n.origins, i, i+1)
 }
 
-// loseOld removes origins that nobody sees any more, and reports whether none
-// is left of some.
-func (t *Table) loseOld(n *node, now time.Time) bool {
+// loseOld removes origins that nobody sees any more, though the node is seen
+// elsewhere, and reports whether none is left of some.
+func (t *Table) loseOld(n *node) bool {
 	had := len(n.origins) > 0
 	for i := len(n.origins) - 1; i >= 0; i-- {
-		if o := &n.origins[i]; len(o.sight) == 0 || now.Sub(o.seen) >= Keep {
+		if o := &n.origins[i]; len(o.sight) == 0 || n.heard.Sub(o.seen) >= Keep {
 			t.lose(n, i)
 		}
 	}

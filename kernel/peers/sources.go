@@ -67,7 +67,8 @@ func (t *Table) SourceSynced(name string) {
 }
 
 // SourceRemoved says that a discovery is not used any more. What only it knew
-// has one time to live in which another can hear it.
+// has one time to live in which another can hear it. Its events must have
+// ended: a later one makes it a source again.
 func (t *Table) SourceRemoved(name string) {
 	now := t.lock()
 	defer t.mu.Unlock()
@@ -90,14 +91,16 @@ func (t *Table) heldBy(name string) []*node {
 
 func (t *Table) release(held []*node, now time.Time) {
 	for _, n := range held {
+		if t.unheard(n) {
+			continue
+		}
 		for i := range n.parts {
 			if p := &n.parts[i]; !p.arrived.IsZero() && p.until.Before(now.Add(n.ttl)) {
 				p.until = now.Add(n.ttl)
 			}
 		}
-		if n.forget = now.Add(Keep); !t.unheard(n) {
-			t.settle(n, now)
-		}
+		n.forget = now.Add(Keep)
+		t.settle(n, now)
 	}
 }
 

@@ -230,6 +230,7 @@ func (t *Table) echo(n *node, s sighting, a *Announcement) Verdict {
 	if s.seen.Sub(p.arrived) > SameBeat || !t.saw(n, s, false) {
 		return VerdictOld
 	}
+	t.settle(n, s.seen)
 	return VerdictAdded
 }
 

@@ -1,0 +1,100 @@
+package peers_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/peers"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+func wantAddrs(t *testing.T, tab *peers.Table, want string) {
+	t.Helper()
+	var list []string
+	for _, a := range tab.Addrs(id(1), "a") {
+		list = append(list, a.String())
+	}
+	if got := strings.Join(list, " "); got != want {
+		t.Fatalf("addresses\n%s, want\n%s", got, want)
+	}
+}
+
+func TestAddressesInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := newTable()
+		seq := uint64(0)
+		tell := func(origins ...string) {
+			seq++
+			for _, o := range origins {
+				tab.See(mc, o, says(1, seq, "a", "b"))
+			}
+			time.Sleep(beat)
+		}
+		tell("10.0.0.7:9099", "[fe80::1%eth0]:9099")
+		wantAddrs(t, tab, "quic://10.0.0.7:9000 quic://[fe80::1%eth0]:9000 tcp://10.0.0.7:9001 tcp://[fe80::1%eth0]:9001")
+		if a := tab.Addrs(id(1), "a"); string(a[0].Hint) != "hash" || a[2].Hint != nil {
+			t.Errorf("hints %q and %q", a[0].Hint, a[2].Hint)
+		}
+		six := sdk.Addr{Scheme: "quic", Host: "[fe80::1%eth0]:9000"}
+		tab.Used(id(1), six)
+		wantAddrs(t, tab, "quic://[fe80::1%eth0]:9000 quic://10.0.0.7:9000 tcp://10.0.0.7:9001 tcp://[fe80::1%eth0]:9001")
+		tab.Failed(id(1), six)
+		wantAddrs(t, tab, "quic://10.0.0.7:9000 tcp://10.0.0.7:9001 tcp://[fe80::1%eth0]:9001 quic://[fe80::1%eth0]:9000")
+		tell("10.0.0.9:9099", "10.0.0.7:9099") // its address changes; the old one is replayed
+		wantAddrs(t, tab, "quic://10.0.0.9:9000 quic://10.0.0.7:9000 tcp://10.0.0.9:9001 tcp://10.0.0.7:9001 tcp://[fe80::1%eth0]:9001 quic://[fe80::1%eth0]:9000")
+		for range int(peers.Retry / beat) {
+			tell("10.0.0.9:9099")
+		}
+		wantAddrs(t, tab, "quic://10.0.0.9:9000 quic://10.0.0.7:9000 quic://[fe80::1%eth0]:9000 tcp://10.0.0.9:9001 tcp://10.0.0.7:9001 tcp://[fe80::1%eth0]:9001")
+		for range int(peers.Keep / beat) {
+			tell("10.0.0.9:9099")
+		}
+		wantAddrs(t, tab, "quic://10.0.0.9:9000 tcp://10.0.0.9:9001")
+		if tab.Addrs(id(1), "absent") != nil || tab.Addrs(id(2), "a") != nil {
+			t.Error("what nobody serves has addresses")
+		}
+		// Neither of a node nor of an address that is not known.
+		tab.Used(id(2), six)
+		tab.Failed(id(1), sdk.Addr{Scheme: "quic", Host: "192.0.2.1:1"})
+		wantAddrs(t, tab, "quic://10.0.0.9:9000 tcp://10.0.0.9:9001")
+	})
+}
+
+func TestLiveAddressesStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := newTable()
+		origin := func(i int) string { return fmt.Sprintf("10.0.1.%d:9099", i) }
+		has := func(ip string) bool {
+			for _, a := range tab.Addrs(id(1), "a") {
+				if strings.Contains(a.Host, ip) {
+					return true
+				}
+			}
+			return false
+		}
+		for i := range 8 {
+			tab.See(mc, origin(i), says(1, 1, "a"))
+		}
+		// Someone replays each beat from very many addresses.
+		for i := 8; i < 200; i++ {
+			see(t, tab, mc, origin(i), says(1, 1, "a"), peers.VerdictOld)
+		}
+		time.Sleep(beat)
+		see(t, tab, mc, origin(200), says(1, 2, "a"), peers.VerdictRefreshed)
+		if has("10.0.1.200:") || !has("10.0.1.0:") || len(tab.Addrs(id(1), "a")) != 2*peers.MaxOrigins {
+			t.Error("a live address made room")
+		}
+		time.Sleep(beat)
+		for i := range 7 { // number 7 falls silent
+			tab.See(mc, origin(i), says(1, 3, "a"))
+		}
+		time.Sleep(2 * beat)
+		see(t, tab, mc, origin(201), says(1, 4, "a"), peers.VerdictRefreshed)
+		if !has("10.0.1.201:") || has("10.0.1.7:") || !has("10.0.1.0:") {
+			t.Error("a silent address did not make room")
+		}
+	})
+}
