@@ -43,7 +43,7 @@ kernel:                       sdk sdk/wire sdk/channel sdk/cell sdk/plugin kerne
 
 plugins/transport-uds/...:        sdk sdk/plugin
 plugins/transport-quic/...:       sdk sdk/plugin github.com/quic-go/quic-go
-plugins/discovery-multicast/...:  sdk sdk/plugin github.com/vishvananda/netlink
+plugins/discovery-multicast/...:  sdk sdk/plugin github.com/vishvananda/netlink golang.org/x/sys
 plugins/discovery-lighthouse/...: sdk sdk/plugin plugins/discovery-lighthouse/datagram
 plugins/discovery-lighthouse/datagram:   sdk
 plugins/discovery-lighthouse/lighthouse: sdk plugins/discovery-lighthouse/datagram github.com/prometheus/client_golang golang.org/x/sys

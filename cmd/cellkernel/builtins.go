@@ -6,6 +6,7 @@ import (
 
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
+	"github.com/cellkernel/cellkernel/plugins/discovery-multicast/multicastdiscovery"
 	"github.com/cellkernel/cellkernel/plugins/transport-quic/quictransport"
 	"github.com/cellkernel/cellkernel/plugins/transport-uds/udstransport"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
@@ -20,6 +21,7 @@ func builtins() map[string]plugin.Plugin {
 		"transport-uds":        udstransport.Plugin(),
 		"transport-mem":        memplugin.Transport(),
 		"discovery-lighthouse": lighthousediscovery.Plugin(),
+		"discovery-multicast":  multicastdiscovery.Plugin(),
 		"discovery-mem":        memplugin.Discovery(),
 		"ledger-mem":           memplugin.Ledger(),
 		"billing-mem":          memplugin.Billing(),
