@@ -13,7 +13,7 @@ func Default() *Genome {
 		Kernel: Kernel{LogSize: 10_000_000, LogBackups: 5, LogRate: 8_000_000},
 		Golgi: Golgi{
 			Listen:         "0.0.0.0:9000",
-			Transports:     []string{"uds"},
+			Transports:     []string{"uds", "quic"},
 			Discovery:      []string{},
 			Balance:        "p2c",
 			Links:          8,

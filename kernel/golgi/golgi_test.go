@@ -33,7 +33,7 @@ type rig struct {
 	hung chan golgi.Replica
 }
 
-func newRig(t *testing.T, junction func(string) (sdk.Addr, *identity.Mesh, error)) *rig {
+func newRig(t *testing.T, junction func(string) (sdk.Addr, *identity.Mesh, error), more ...func(*golgi.Options)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	home := identity.NewMesh()
@@ -42,13 +42,17 @@ func newRig(t *testing.T, junction func(string) (sdk.Addr, *identity.Mesh, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.g = golgi.New(golgi.Options{
+	o := golgi.Options{
 		Run: "run-" + dir, Self: newIdentity(t), Home: home, Local: sdk.Addr{Scheme: "uds", Host: r.addr}, Junction: junction,
 		Dial: func(ctx context.Context, a sdk.Addr) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", a.Host)
 		},
 		Hung: func(id golgi.Replica, _ string) { r.hung <- id },
-	})
+	}
+	for _, change := range more {
+		change(&o)
+	}
+	r.g = golgi.New(o)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := r.g.ServeLinks(ln, golgi.Door{}); err != nil {
