@@ -340,7 +340,7 @@ func TestOrigins(t *testing.T) {
 	for _, want := range []config.Value{
 		{Key: "golgi.links", Value: "3", Origin: "--set golgi.links"},
 		{Key: "golgi.deadline", Value: `"30s"`, Origin: "default"},
-		{Key: "golgi.transports", Value: `["uds"]`, Origin: "default"},
+		{Key: "golgi.transports", Value: `["uds", "quic"]`, Origin: "default"},
 		{Key: "cells.a.command", Value: `["true"]`, Origin: "genome.toml:3"},
 		{Key: "cells.a.axons.a.to", Value: `["axon://a"]`, Origin: "genome.toml:5"},
 		{Key: "cells.a.axons.a.links", Value: "3", Origin: "default"},
