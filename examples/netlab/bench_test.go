@@ -73,7 +73,9 @@ func benchmarkCable(b *testing.B, cable netlab.Cable, size int) {
 		<-tokens
 	}
 	b.ReportMetric(2*float64(b.N)/b.Elapsed().Seconds(), "packets/s")
-	b.ReportMetric(float64(server.Overrun()), "overrun")
+	lost, err := server.Overrun()
+	check(b, err)
+	b.ReportMetric(float64(lost), "lost")
 }
 
 func check(b *testing.B, err error) {

@@ -21,27 +21,29 @@ const tapQueue = 4096
 // pass like everything else, and neither host nor switch notices.
 type box struct {
 	up, down *pipe
-	near     netlink.Link // the bridge on the host's side
+	side     netlink.Link // the bridge on the host's side
 	taps     [2]int
 	stop     int // an event that ends the pipes
 	running  sync.WaitGroup
 }
 
-// far is the port of the switch while the cable has a box.
-func (h *Host) far() string { return fmt.Sprintf("far%d", h.number) }
+// near and far are the taps on the host's side and on that of the switch,
+// where far is the port while the cable has a box.
+func (h *Host) near() string { return fmt.Sprintf("near%d", h.number) }
+func (h *Host) far() string  { return fmt.Sprintf("far%d", h.number) }
 
 // insert puts a box without delay into the cable; it runs where the switch is.
 func (h *Host) insert() (err error) {
 	b := &box{taps: [2]int{-1, -1}, stop: -1}
 	defer func() {
 		if err != nil {
-			b.close()
+			err = errors.Join(err, b.close())
 		}
 	}()
-	if b.near, err = addBridge(fmt.Sprintf("near%d", h.number)); err != nil {
+	if b.side, err = addBridge(fmt.Sprintf("side%d", h.number)); err != nil {
 		return err
 	}
-	if b.taps[0], err = tap(fmt.Sprintf("tap%d", h.number), b.near); err != nil {
+	if b.taps[0], err = tap(h.near(), b.side); err != nil {
 		return err
 	}
 	if b.taps[1], err = tap(h.far(), h.lab.bridge); err != nil {
@@ -57,7 +59,7 @@ func (h *Host) insert() (err error) {
 	if err != nil {
 		return fmt.Errorf("find port: %w", err)
 	}
-	if err := attach(port, b.near); err != nil {
+	if err := attach(port, b.side); err != nil {
 		return err
 	}
 	h.box = b
@@ -84,8 +86,8 @@ func (h *Host) straighten() error {
 // close ends the pipes and removes taps and bridge.
 func (b *box) close() error {
 	err := b.halt()
-	if b.near != nil {
-		err = errors.Join(err, netlink.LinkDel(b.near))
+	if b.side != nil {
+		err = errors.Join(err, netlink.LinkDel(b.side))
 	}
 	return err
 }
@@ -138,13 +140,26 @@ func tap(name string, bridge netlink.Link) (int, error) {
 }
 
 // Overrun returns how many frames were lost since the box was put into the
-// cable because this process did not move them fast enough: 0, or a delay is
-// not what the test is about. A cable without delay has none.
-func (h *Host) Overrun() uint64 {
+// cable because this process did not move them fast enough: 0, or the machine
+// has no time for the delay, and what a test measures is not what it shaped. A
+// cable without delay has none.
+func (h *Host) Overrun() (frames uint64, err error) {
 	h.lab.mu.Lock()
 	defer h.lab.mu.Unlock()
-	if h.box == nil {
-		return 0
+	if h.box == nil || h.lab.closed {
+		return 0, nil
 	}
-	return h.box.up.lost.Load() + h.box.down.lost.Load()
+	err = h.lab.hub.do(func() error {
+		for _, name := range []string{h.near(), h.far()} {
+			card, err := netlink.LinkByName(name)
+			if err != nil {
+				return fmt.Errorf("count frames lost at %s: %w", name, err)
+			}
+			if stats := card.Attrs().Statistics; stats != nil {
+				frames += stats.TxDropped
+			}
+		}
+		return nil
+	})
+	return frames + h.box.up.lost.Load() + h.box.down.lost.Load(), err
 }

@@ -54,8 +54,9 @@ func (c Cable) check() error {
 func (h *Host) Shape(both Cable) error { return h.ShapeEach(both, both) }
 
 // ShapeEach is Shape with a difference between what the host sends, up, and
-// what it receives, down. Frames that wait for their time are lost when a delay
-// ends in both directions.
+// what it receives, down. A few frames may be lost when delay begins, and those
+// that wait for their time are when it ends in both directions: for a change
+// that loses nothing, begin with a delay of a nanosecond.
 func (h *Host) ShapeEach(up, down Cable) error {
 	h.lab.mu.Lock()
 	defer h.lab.mu.Unlock()

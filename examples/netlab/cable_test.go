@@ -2,6 +2,7 @@ package netlab_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/examples/netlab"
+	"golang.org/x/sys/unix"
 )
 
 const last = 1<<32 - 1 // the number of the datagram after which none comes
@@ -21,7 +23,7 @@ func stream(t *testing.T, from, to *netlab.Host, n int, settle func()) []uint32 
 	p, err := to.ListenPacket("udp", ":9")
 	must(t, err)
 	defer p.Close()
-	must(t, p.(*net.UDPConn).SetReadBuffer(4<<20))
+	must(t, roomy(p))
 	c, err := from.Dial(t.Context(), "udp", netip.AddrPortFrom(to.Addr(netlab.V4), 9).String())
 	must(t, err)
 	defer c.Close()
@@ -71,6 +73,20 @@ func TestLoss(t *testing.T) {
 	}
 }
 
+// roomy gives a socket room for all that a test sends before it reads, which
+// SetReadBuffer does not on a machine with a low limit.
+func roomy(p net.PacketConn) error {
+	raw, err := p.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) {
+		set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	})
+	return errors.Join(err, set)
+}
+
 // rtts returns the sorted round trips of some questions.
 func rtts(t *testing.T, from, to *netlab.Host, n int) []time.Duration {
 	t.Helper()
@@ -100,10 +116,9 @@ func TestDelay(t *testing.T) {
 	} {
 		must(t, h[1].ShapeEach(c.up, c.down))
 		list := rtts(t, h[0], h[1], 40)
-		median := list[len(list)/2]
-		t.Logf("%s: %v %v %v", c.name, list[0], median, list[len(list)-1])
-		if list[0] < c.min || median > c.max {
-			t.Errorf("%s: from %s, median %s: want %s to %s", c.name, list[0], median, c.min, c.max)
+		t.Logf("%s: %v %v %v", c.name, list[0], list[len(list)/2], list[len(list)-1])
+		if fastest := list[0]; fastest < c.min || fastest > c.max { // others may be slow for other reasons
+			t.Errorf("%s: the fastest took %s: want %s to %s", c.name, fastest, c.min, c.max)
 		}
 		if spread := list[len(list)-1] - list[0]; c.up.Jitter > 0 && spread < c.up.Jitter/2 {
 			t.Errorf("%s: all within %s", c.name, spread)
@@ -126,8 +141,8 @@ func TestOrder(t *testing.T) {
 	if len(got) != n || slices.IsSorted(got) {
 		t.Errorf("with reordering %d of %d arrive, in order: %v", len(got), n, slices.IsSorted(got))
 	}
-	if lost := h[0].Overrun(); lost != 0 {
-		t.Errorf("the box lost %d frames", lost)
+	if lost, err := h[0].Overrun(); lost != 0 || err != nil {
+		t.Errorf("the box lost %d frames: %v", lost, err)
 	}
 }
 
@@ -153,8 +168,8 @@ func TestRate(t *testing.T) {
 		took := time.Since(begin)
 		c.Close()
 		t.Logf("%s: %.1f Mbit/s", name, size*8/took.Seconds()/1e6)
-		if least := time.Duration((size - free) * 8 * float64(time.Second) / rate); took < least || took > 4*least {
-			t.Errorf("%s: %d bytes took %s, want %s to %s", name, size, took, least, 4*least)
+		if least := time.Duration((size - free) * 8 * float64(time.Second) / rate); took < least || took > 6*least {
+			t.Errorf("%s: %d bytes took %s, want %s to %s", name, size, took, least, 6*least)
 		}
 	}
 	must(t, h[1].Shape(netlab.Cable{}))
