@@ -62,8 +62,9 @@ func newLink(m *Membrane, info channel.Link, f *os.File) (*link, error) {
 		conn.Close()
 		return nil, err
 	}
+	src := newSource(w.raw)
 	return &link{
-		m: m, info: info, w: w, r: newReader(conn, newSpinner(w.raw), &m.chunks), ready: make(chan struct{}),
+		m: m, info: info, w: w, r: newReader(src, newSpinner(src), &m.chunks), ready: make(chan struct{}),
 		peer: Peer{Node: info.Node, Cell: info.Cell, Local: info.Local},
 	}, nil
 }

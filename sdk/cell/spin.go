@@ -2,7 +2,6 @@ package cell
 
 import (
 	"runtime"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,22 +20,11 @@ const (
 
 // A spinner reads from a socket without sleeping. It belongs to the reader.
 type spinner struct {
-	raw  syscall.RawConn
+	src  *source
 	luck int // > 0: spins that may still be in vain; < 0: reads to rest
-	b    []byte
-	n    int
-	err  error
-	do   func(fd uintptr) bool // kept because a closure would be allocated for each
 }
 
-func newSpinner(raw syscall.RawConn) *spinner {
-	s := &spinner{raw: raw, luck: spinLuck}
-	s.do = func(fd uintptr) bool {
-		s.n, s.err = unix.Read(int(fd), s.b) // the socket does not block
-		return true
-	}
-	return s
-}
+func newSpinner(src *source) *spinner { return &spinner{src: src, luck: spinLuck} }
 
 // read returns how many bytes came while it was spinning. None means to read
 // as usual, which also tells about ends and errors.
@@ -47,17 +35,13 @@ func (s *spinner) read(b []byte) int {
 		}
 		return 0
 	}
-	s.b = b
-	defer func() { s.b = nil }()
 	for until := nanos() + int64(spinFor); nanos() < until; {
-		if err := s.raw.Read(s.do); err != nil {
-			return 0
-		}
-		if s.err == nil && s.n > 0 {
+		n, err := s.src.glance(b)
+		if n > 0 {
 			s.luck = min(s.luck+1, spinLuck)
-			return s.n
+			return n
 		}
-		if s.err != unix.EAGAIN {
+		if err != unix.EAGAIN {
 			return 0
 		}
 		runtime.Gosched() // others first

@@ -255,7 +255,7 @@ type attempt struct {
 
 func (a *attempt) init() {
 	a.do = func(fd uintptr) bool {
-		a.n, a.err = unix.SendmsgN(int(fd), a.b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		a.n, a.err = rawSend(fd, a.b)
 		return true
 	}
 }
