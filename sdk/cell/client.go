@@ -144,12 +144,11 @@ func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, at *
 		return Vesicle{}, err
 	}
 	v, err := l.wait(ctx, s)
+	if err == nil {
+		return v, nil // the reader has taken the sample: its clock says when the reply came
+	}
 	now := nanos()
 	at.now = now
-	if err == nil {
-		l.score.sample(now-begun, now)
-		return v, nil
-	}
 	l.errors.Add(1)
 	switch sdk.CodeOf(err) {
 	case sdk.CodeOverloaded:

@@ -13,7 +13,7 @@ import (
 const (
 	inlineLimit = time.Millisecond
 	inlineQuick = 50 * time.Microsecond // a handler that took longer sends the next calls to workers
-	minShun     = 64                    // so many of them, doubled each time in a row
+	minShun     = 8                     // so many of them, doubled each time in a row
 	maxShun     = 4096
 )
 

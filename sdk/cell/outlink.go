@@ -15,6 +15,7 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/channel"
 	"github.com/cellkernel/cellkernel/sdk/flat"
 	"github.com/cellkernel/cellkernel/sdk/wire"
+	"golang.org/x/sys/cpu"
 )
 
 const (
@@ -29,21 +30,25 @@ type outLink struct {
 	*link
 	synapse  *Synapse
 	endpoint string
-	slots    slotTable
-	inflight atomic.Int32
-	closing  atomic.Bool // no new calls: the other side drains, or this side has enough links
-	score    score
+	closing  atomic.Bool                  // no new calls: the other side drains, or this side has enough links
 	tables   atomic.Pointer[[]*methodIDs] // by client number
+	takeOver chan struct{}                // capacity 1: the keeper should read
+	slots    slotTable
 
-	turn     atomic.Int32  // who reads
-	takeOver chan struct{} // capacity 1: the keeper should
-	rested   uint64        // calls at the reaper's last look at a link without any in flight
-
-	next     atomic.Int64 // nanos: when the reaper must look at this link
-	received atomic.Uint64
-	look     silence
-	calls    atomic.Uint64
+	// Callers and the reader run on several cores. What each call writes lies
+	// apart from what it only reads, and what the reader writes from both.
+	_        cpu.CacheLinePad
+	inflight atomic.Int32
 	errors   atomic.Uint64
+	_        cpu.CacheLinePad
+	score    score
+	received atomic.Uint64
+	_        cpu.CacheLinePad
+
+	turn   atomic.Int32 // who reads
+	next   atomic.Int64 // nanos: when the reaper must look at this link
+	rested uint64       // received at the reaper's last look at a link without any call in flight
+	look   silence
 }
 
 // openOut makes a link of f and waits for the other side's settings.
@@ -216,6 +221,8 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 			s.reply, s.err, s.parts = v, err, nil
 			if s.stream != nil {
 				s.reply = Vesicle{}
+			} else if err == nil {
+				l.score.sample(l.r.now-s.begun, l.r.now)
 			}
 			if s.state.CompareAndSwap(st, slotDone) {
 				l.inflight.Add(-1)
@@ -254,6 +261,7 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, error) {
 	for waited := false; ; waited = true {
 		if s := l.slots.get(l.theirs.Calls); s != nil {
+			s.begun = at.now
 			s.deadline.Store(at.deadline)
 			s.stream = st
 			if st != nil {
@@ -293,7 +301,6 @@ func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.M
 	if at.deadline != 0 {
 		h.Value = wire.PutTime(time.Duration(at.deadline - at.now))
 	}
-	l.calls.Add(1)
 	how := alone
 	if l.inflight.Load() > 1 {
 		how = crowd
@@ -351,7 +358,7 @@ func (l *outLink) leave(s *slot) {
 
 // wait blocks until the call of s ended, and takes its result.
 func (l *outLink) wait(ctx context.Context, s *slot) (Vesicle, error) {
-	if l.turn.CompareAndSwap(turnFree, turnCaller) {
+	if l.turn.Load() == turnFree && l.turn.CompareAndSwap(turnFree, turnCaller) {
 		l.lead(ctx, s)
 	}
 	if stop := ctx.Done(); stop != nil {

@@ -27,6 +27,7 @@ type slot struct {
 	next     atomic.Uint32 // in the free list: id+1 of the next, 0 at the end
 	state    atomic.Uint32
 	deadline atomic.Int64 // nanos; 0 is none
+	begun    int64        // nanos; of the moment that its call began with
 	done     chan struct{}
 	stream   *Stream // of a streaming call
 

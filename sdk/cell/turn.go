@@ -114,7 +114,7 @@ func (l *outLink) rest(now int64) int64 {
 	case turnCaller:
 		return now + int64(idleAfter)
 	}
-	if n := l.calls.Load(); n != l.rested {
+	if n := l.received.Load(); n != l.rested {
 		l.rested = n
 		return now + int64(idleAfter)
 	}
