@@ -1,11 +1,17 @@
 // Package catalog runs the plugins of a kernel: it starts them, all at once,
-// restarts those that die or hang, and hands out the four interfaces of
-// package sdk behind handles that survive all that.
+// restarts those that die or hang, exchanges them while they are used, and
+// hands out the four interfaces of package sdk behind handles that survive
+// all that.
 //
 // A call on a handle while its plugin is being restarted waits until the
 // plugin is back or the call's ctx is done; a plugin that was given up makes
 // it fail at once as unavailable. Nothing here kills the kernel: a plugin
 // that keeps failing ends in [StateFailed], visible and restartable.
+//
+// One plugin has one process after another, its generations. A restart ends
+// one and starts the next; [Catalog.Replace] starts the next before it ends
+// the one, where the kind allows it. A call that loses its generation goes to
+// the next.
 package catalog
 
 import (
@@ -58,6 +64,9 @@ type Options struct {
 	// start; 0 for 5 and 30 s.
 	Budget int
 	Window time.Duration
+	// Grace is how long the free port of a replaced transport stays open once
+	// the configured one is bound again; 0 for 10 s.
+	Grace time.Duration
 }
 
 // A State is where a plugin stands.
@@ -94,7 +103,7 @@ type Catalog struct {
 	tasks  sync.WaitGroup
 	stopBy chan context.Context // of capacity 1: the ctx of Close
 
-	mu    sync.Mutex // guards units
+	mu    sync.Mutex // guards units, and launching against closing
 	units map[key]*unit
 }
 
@@ -111,6 +120,9 @@ func New(o Options) *Catalog {
 	if o.Window == 0 {
 		o.Window = 30 * time.Second
 	}
+	if o.Grace == 0 {
+		o.Grace = 10 * time.Second
+	}
 	c := &Catalog{o: o, units: map[key]*unit{}, stopBy: make(chan context.Context, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -122,17 +134,9 @@ func New(o Options) *Catalog {
 // that can come back by themselves are tried again nevertheless, so the
 // caller decides whether to go on.
 func (c *Catalog) Start(ctx context.Context, specs ...Spec) error {
-	var started []*unit
-	for _, spec := range specs {
-		u, err := c.add(spec)
-		if err != nil {
-			c.forget(started)
-			return err
-		}
-		started = append(started, u)
-	}
-	for _, u := range started {
-		c.tasks.Go(u.run)
+	started, err := c.launch(specs)
+	if err != nil {
+		return err
 	}
 	errs := make([]error, len(started))
 	for i, u := range started {
@@ -141,31 +145,89 @@ func (c *Catalog) Start(ctx context.Context, specs ...Spec) error {
 	return errors.Join(errs...)
 }
 
-func (c *Catalog) add(spec Spec) (*unit, error) {
-	if !spec.Kind.Valid() {
-		return nil, fmt.Errorf("start plugin %q: kind %q", spec.Name, spec.Kind)
+// Add starts one more plugin and returns when it is ready. When it fails its
+// first start, or ctx is done before, nothing of it is left and the error has
+// the last lines it wrote: invalid for a plugin or a configuration that can
+// not work, unavailable for one that may another time.
+func (c *Catalog) Add(ctx context.Context, spec Spec) error {
+	started, err := c.launch([]Spec{spec})
+	if err != nil {
+		return err
 	}
-	if _, err := sdk.ParseCellName(spec.Name); err != nil {
-		return nil, fmt.Errorf("start plugin of kind %s: %w", spec.Kind, err)
+	u := started[0]
+	err = u.first(ctx)
+	if err == nil {
+		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k := key{spec.Kind, spec.Name}
-	if c.units[k] != nil {
-		return nil, fmt.Errorf("start plugin: %s-%s twice", spec.Kind, spec.Name)
+	if last := u.Status().LastError; last != "" && ctx.Err() == nil {
+		// Without the state it is in: that ends now.
+		err = sdk.Errorf(sdk.CodeOf(err), "%s", last)
 	}
-	u := newUnit(c, spec)
-	c.units[k] = u
-	return u, nil
+	c.end(context.WithoutCancel(ctx), u)
+	return err
 }
 
-// forget removes units that were never run.
-func (c *Catalog) forget(units []*unit) {
+// Remove ends a plugin, nicely until ctx is done and at once from then on,
+// and returns when nothing of it is left. A [Catalog.Replace] of it that is
+// under way is given up. Calls on its handles fail from then on, and running
+// watches end, with an unavailable error that [ErrRemoved] is in; its
+// listeners end as if they were closed. That stays so when another plugin of
+// this name is added: it has handles of its own.
+func (c *Catalog) Remove(ctx context.Context, kind plugin.Kind, name string) error {
+	u, err := c.unit(kind, name)
+	if err != nil {
+		return err
+	}
+	c.end(ctx, u)
+	return nil
+}
+
+// end removes a unit. The name is free again once nothing is left.
+func (c *Catalog) end(ctx context.Context, u *unit) {
+	u.remove(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, u := range units {
-		delete(c.units, key{u.spec.Kind, u.spec.Name})
+	if c.units[u.key] == u {
+		delete(c.units, u.key)
 	}
+}
+
+// launch starts a unit for each spec, or for none.
+func (c *Catalog) launch(specs []Spec) ([]*unit, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return nil, sdk.Errorf(sdk.CodeUnavailable, "start plugins: the catalog is closed")
+	}
+	fresh := map[key]bool{}
+	for _, spec := range specs {
+		k := key{spec.Kind, spec.Name}
+		if err := spec.check(); err != nil {
+			return nil, err
+		}
+		if c.units[k] != nil || fresh[k] {
+			return nil, sdk.Errorf(sdk.CodeInvalid, "start plugin: %s-%s twice", spec.Kind, spec.Name)
+		}
+		fresh[k] = true
+	}
+	var started []*unit
+	for _, spec := range specs {
+		u := newUnit(c, spec)
+		c.units[u.key] = u
+		started = append(started, u)
+		c.tasks.Go(u.run)
+	}
+	return started, nil
+}
+
+func (s Spec) check() error {
+	if !s.Kind.Valid() {
+		return sdk.Errorf(sdk.CodeInvalid, "start plugin %q: kind %q", s.Name, s.Kind)
+	}
+	if _, err := sdk.ParseCellName(s.Name); err != nil {
+		return sdk.Errorf(sdk.CodeInvalid, "start plugin of kind %s: %v", s.Kind, err)
+	}
+	return nil
 }
 
 // Status lists all plugins by kind and name.
@@ -236,7 +298,9 @@ func (c *Catalog) Close(ctx context.Context) {
 	case c.stopBy <- ctx:
 	default: // closing already
 	}
+	c.mu.Lock() // nothing is launched from now on
 	c.cancel()
+	c.mu.Unlock()
 	c.tasks.Wait()
 }
 

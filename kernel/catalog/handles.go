@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -11,9 +12,9 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
 
-// Discovery returns the discovery called name. After a restart the last
-// announcement is made again, and a Watch goes on: it reports a new snapshot
-// and another synced. An error of the plugin itself ends a Watch.
+// Discovery returns the discovery called name. After a restart or an exchange
+// the last announcement is made again, and a Watch goes on: it reports a new
+// snapshot and another synced. An error of the plugin itself ends a Watch.
 func (c *Catalog) Discovery(name string) (sdk.Discovery, error) {
 	u, err := c.unit(plugin.KindDiscovery, name)
 	if err != nil {
@@ -38,13 +39,13 @@ func (d *discovery) Announce(ctx context.Context, self []sdk.Envelope) error {
 		return ctx.Err()
 	}
 	d.wanted, d.any = slices.Clone(self), true
-	_, err := retry(ctx, d.u, func(c *plugin.Client) (struct{}, error) {
+	_, err := retry(ctx, d.u, func(c *generation) (struct{}, error) {
 		return struct{}{}, announce(ctx, c, self)
 	})
 	return err
 }
 
-func announce(ctx context.Context, c *plugin.Client, self []sdk.Envelope) error {
+func announce(ctx context.Context, c *generation, self []sdk.Envelope) error {
 	inner, err := c.Discovery()
 	if err != nil {
 		return err
@@ -53,8 +54,8 @@ func announce(ctx context.Context, c *plugin.Client, self []sdk.Envelope) error 
 }
 
 // revive announces in a new process, until it is accepted or the process ends.
-func (d *discovery) revive(ctx context.Context, c *plugin.Client) {
-	for delay := minBackoff; ctx.Err() == nil; delay = min(2*delay, maxBackoff) {
+func (d *discovery) revive(ctx context.Context, c *generation) {
+	for delay := minBackoff; ctx.Err() == nil; delay = min(2*delay, maxPause) {
 		err := d.announceAgain(ctx, c)
 		if err == nil || errors.Is(err, plugin.ErrGone) {
 			return
@@ -69,7 +70,7 @@ func (d *discovery) revive(ctx context.Context, c *plugin.Client) {
 }
 
 // announceAgain waits for an Announce that is under way: its word is newer.
-func (d *discovery) announceAgain(ctx context.Context, c *plugin.Client) error {
+func (d *discovery) announceAgain(ctx context.Context, c *generation) error {
 	select {
 	case d.turn <- struct{}{}:
 		defer func() { <-d.turn }()
@@ -85,7 +86,7 @@ func (d *discovery) announceAgain(ctx context.Context, c *plugin.Client) error {
 // Watch watches process after process.
 func (d *discovery) Watch(ctx context.Context, saw func(sdk.Event)) error {
 	for ctx.Err() == nil {
-		_, err := retry(ctx, d.u, func(c *plugin.Client) (struct{}, error) {
+		_, err := retry(ctx, d.u, func(c *generation) (struct{}, error) {
 			inner, err := c.Discovery()
 			if err != nil {
 				return struct{}{}, err
@@ -115,7 +116,7 @@ type ledger struct {
 	opened bool
 }
 
-func (l *ledger) prime(ctx context.Context, c *plugin.Client) error {
+func (l *ledger) prime(ctx context.Context, c *generation) error {
 	l.mu.Lock()
 	opened := l.opened
 	l.mu.Unlock()
@@ -130,9 +131,34 @@ func (l *ledger) prime(ctx context.Context, c *plugin.Client) error {
 	return err
 }
 
+// last waits for the calls in an old process and returns what it knows then,
+// or nil if nobody has opened it.
+func (l *ledger) last(ctx context.Context, old *generation) (*Book, error) {
+	ctx, cancel := context.WithTimeout(ctx, balanceTimeout)
+	defer cancel()
+	if !old.idle(ctx) {
+		return nil, errors.Join(errors.New("the old process did not finish its calls"), ctx.Err())
+	}
+	l.mu.Lock()
+	opened := l.opened
+	l.mu.Unlock()
+	if !opened {
+		return nil, nil
+	}
+	inner, err := old.Ledger()
+	if err != nil {
+		return nil, err
+	}
+	var b Book
+	if b.Head, b.Balances, err = inner.Balances(ctx); err != nil {
+		return nil, fmt.Errorf("read the last balances of the old process: %w", err)
+	}
+	return &b, nil
+}
+
 // onLedger retries f: a stored batch that is appended again is success.
 func onLedger[T any](ctx context.Context, l *ledger, f func(sdk.Ledger) (T, error)) (T, error) {
-	return retry(ctx, l.u, func(c *plugin.Client) (T, error) {
+	return retry(ctx, l.u, func(c *generation) (T, error) {
 		inner, err := c.Ledger()
 		if err != nil {
 			var zero T
@@ -191,7 +217,7 @@ func (c *Catalog) Billing(name string) (sdk.Billing, error) {
 type billing struct{ u *unit }
 
 func onBilling[T any](ctx context.Context, b *billing, f func(sdk.Billing) (T, error)) (T, error) {
-	return retry(ctx, b.u, func(c *plugin.Client) (T, error) {
+	return retry(ctx, b.u, func(c *generation) (T, error) {
 		inner, err := c.Billing()
 		if err != nil {
 			var zero T

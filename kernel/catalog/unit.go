@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -20,42 +19,61 @@ const stopTimeout = 5 * time.Second
 // errRestart ends a process because somebody asked for a new one.
 var errRestart = errors.New("restart asked for")
 
-// A unit runs one plugin for the life of the catalog, in one goroutine.
+// A unit runs one plugin until it is removed or the catalog closes, in one
+// goroutine.
 type unit struct {
-	cat  *Catalog
-	spec Spec
+	cat *Catalog
+	key key
 	// The handles of these kinds know what makes a new process what the old
 	// one was. A unit has one of each kind, whatever its own.
 	ledger    *ledger
 	discovery *discovery
 
-	requests chan struct{} // of capacity 1: restart
+	spec     Spec           // of the present process; only run uses it
+	requests chan struct{}  // of capacity 1: restart
+	offers   chan *swap     // run takes one while it waits for something
+	turn     chan struct{}  // of capacity 1, held by whoever restarts or replaces
+	tasks    sync.WaitGroup // listeners, and what is left of swaps
+	ctx      context.Context
+	cancel   context.CancelFunc
+	ended    chan struct{} // closed when nothing is left
 
-	mu      sync.Mutex // guards the fields below
-	status  Status
-	client  *plugin.Client // nil unless ready
-	changed chan struct{}  // closed and replaced at each change
-	starts  int
-	tried   bool // the first start has ended
-	wrong   bool // LastError is about how the plugin is configured
+	mu        sync.Mutex // guards the fields below
+	status    Status
+	current   *generation   // nil unless ready
+	changed   chan struct{} // closed and replaced at each change
+	listeners map[*listener]bool
+	stopBy    context.Context // of Remove
+	closed    bool            // no listener may be added
+	starts    int
+	tried     bool // the first start has ended
+	wrong     bool // LastError is about how the plugin is configured
 }
 
 func newUnit(c *Catalog, spec Spec) *unit {
-	source := "bundled"
-	if filepath.IsAbs(spec.Use) {
-		source = spec.Use
-	}
 	u := &unit{
-		cat: c, spec: spec, requests: make(chan struct{}, 1), changed: make(chan struct{}),
-		status: Status{Kind: spec.Kind, Name: spec.Name, Source: source, State: StateStarting},
+		cat: c, key: key{spec.Kind, spec.Name}, spec: spec,
+		requests: make(chan struct{}, 1), offers: make(chan *swap), turn: make(chan struct{}, 1),
+		changed: make(chan struct{}), ended: make(chan struct{}), listeners: map[*listener]bool{},
+		status: Status{Kind: spec.Kind, Name: spec.Name, Source: spec.source(), State: StateStarting},
 	}
+	u.ctx, u.cancel = context.WithCancel(c.ctx)
 	u.ledger = &ledger{u: u}
 	u.discovery = &discovery{u: u, turn: make(chan struct{}, 1)}
 	return u
 }
 
+func (s Spec) source() string {
+	if filepath.IsAbs(s.Use) {
+		return s.Use
+	}
+	return "bundled"
+}
+
 // label is how errors name the plugin.
-func (u *unit) label() string { return fmt.Sprintf("%s(%s)", u.spec.Kind, u.spec.Name) }
+func (k key) label() string { return fmt.Sprintf("%s(%s)", k.kind, k.name) }
+
+func (u *unit) label() string { return u.key.label() }
 
 // Status returns a copy.
 func (u *unit) Status() Status {
@@ -65,12 +83,13 @@ func (u *unit) Status() Status {
 }
 
 // set changes the status and tells everyone. Only run calls it.
-func (u *unit) set(state State, client *plugin.Client, err error) {
+func (u *unit) set(state State, g *generation, err error) {
 	u.mu.Lock()
-	u.status.State, u.client = state, client
+	u.status.State, u.current = state, g
 	u.status.PID = 0
-	if client != nil {
-		info := client.Info()
+	if g != nil {
+		info := g.Info()
+		u.status.Source = u.spec.source()
 		u.status.PID, u.status.Version, u.status.Started = info.PID, info.Version, time.Now()
 	}
 	if err != nil {
@@ -89,94 +108,140 @@ func (u *unit) set(state State, client *plugin.Client, err error) {
 	}
 }
 
-// run starts the process again and again until the catalog closes.
+// run starts the process again and again until the unit ends.
 func (u *unit) run() {
-	ctx := u.cat.ctx
-	b := budget{limit: u.cat.o.Budget, window: u.cat.o.Window}
+	ctx := u.ctx
+	fresh := budget{limit: u.cat.o.Budget, window: u.cat.o.Window}
+	b := fresh
+	var g *generation // nil for none
 	for ctx.Err() == nil {
-		u.begin()
-		client, err := u.start(ctx)
-		if err == nil {
-			u.set(StateReady, client, nil)
-			err = u.tend(ctx, client)
+		var err error
+		if g == nil {
+			g, err = u.begin(ctx)
+		}
+		var s *swap
+		if g != nil {
+			s, err = u.tend(ctx, g)
 		}
 		switch {
-		case ctx.Err() != nil:
+		case s != nil || ctx.Err() != nil:
 		case errors.Is(err, errRestart):
-			b = budget{limit: b.limit, window: b.window}
+			g, b = nil, fresh
 		default:
-			u.pause(ctx, &b, err)
+			g, s = nil, u.pause(ctx, &b, err)
+		}
+		if s != nil {
+			g, b = u.exchange(ctx, s, g), fresh
 		}
 	}
+	if g != nil {
+		u.set(StateStarting, nil, nil) // calls wait for the end
+		u.stop(g)
+	}
 	u.set(StateStopped, nil, nil)
+	u.finish()
 }
 
-func (u *unit) begin() {
+// finish waits for all that the unit has made. Nobody makes more: listeners
+// are refused, and the turn is not given back.
+func (u *unit) finish() {
+	u.mu.Lock()
+	u.closed = true
+	u.mu.Unlock()
+	u.turn <- struct{}{}
+	u.tasks.Wait()
+	u.cancel()
+	close(u.ended)
+}
+
+// begin makes a first or a next process ready.
+func (u *unit) begin(ctx context.Context) (*generation, error) {
 	u.mu.Lock()
 	u.starts++
 	u.mu.Unlock()
 	u.set(StateStarting, nil, nil)
+	g, err := u.start(ctx, u.spec)
+	if err == nil {
+		u.set(StateReady, g, nil)
+	}
+	return g, err
 }
 
-// tend watches a ready process. When it returns the process is gone.
-func (u *unit) tend(ctx context.Context, client *plugin.Client) error {
+// tend watches a ready process. When it returns the process is gone, except
+// when ctx is done or a swap is there.
+func (u *unit) tend(ctx context.Context, g *generation) (*swap, error) {
 	rctx, cancel := context.WithCancel(ctx)
-	revived := make(chan struct{})
-	go func() {
-		defer close(revived)
-		if u.spec.Kind == plugin.KindDiscovery {
-			u.discovery.revive(rctx, client)
+	var reviving sync.WaitGroup
+	defer reviving.Wait()
+	defer cancel()
+	reviving.Go(func() {
+		defer g.revive.Do(func() { close(g.revived) })
+		if u.key.kind == plugin.KindDiscovery {
+			u.discovery.revive(rctx, g)
 		}
-	}()
-	err := watch(ctx, client, u.requests)
-	cancel()
-	if err == nil || errors.Is(err, errRestart) {
+	})
+	s, err := u.watch(ctx, g)
+	if errors.Is(err, errRestart) {
 		u.set(StateStarting, nil, nil) // calls wait from now on
-		sctx, scancel := context.WithTimeout(u.cat.stopCtx(), stopTimeout)
-		_ = client.Stop(sctx) // it is gone in any case
-		scancel()
+		u.stop(g)
 	}
-	<-revived
-	return err
+	return s, err
+}
+
+// stop ends a process nicely, if it is quick.
+func (u *unit) stop(g *generation) {
+	ctx, cancel := context.WithTimeout(u.stopCtx(), stopTimeout)
+	defer cancel()
+	_ = g.Stop(ctx) // it is gone in any case
+}
+
+// stopCtx is what stopping is bounded by.
+func (u *unit) stopCtx() context.Context {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stopBy != nil {
+		return u.stopBy
+	}
+	return u.cat.stopCtx()
 }
 
 // pause waits out the back-off, or, when the budget is spent or the plugin
-// says that its configuration is wrong, for a request.
-func (u *unit) pause(ctx context.Context, b *budget, err error) {
+// says that its configuration is wrong, for a request or a swap.
+func (u *unit) pause(ctx context.Context, b *budget, err error) *swap {
 	delay, ok := b.fail(time.Now())
+	state, elapsed := StateBackoff, (<-chan time.Time)(nil)
 	if !ok || sdk.CodeOf(err) == sdk.CodeInvalid {
-		if !ok {
-			err = fmt.Errorf("given up after %d failures within %v: %w", b.limit+1, b.window, err)
-		}
-		u.set(StateFailed, nil, err)
-		select {
-		case <-u.requests:
-			*b = budget{limit: b.limit, window: b.window}
-		case <-ctx.Done():
-		}
-		return
+		state = StateFailed
+	} else {
+		timer := time.NewTimer(delay)
+		defer timer.Stop()
+		elapsed = timer.C
 	}
-	u.set(StateBackoff, nil, err)
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
+	if !ok {
+		err = fmt.Errorf("given up after %d failures within %v: %w", b.limit+1, b.window, err)
+	}
+	u.set(state, nil, err)
 	select {
-	case <-timer.C:
+	case <-elapsed:
 	case <-u.requests:
 		*b = budget{limit: b.limit, window: b.window}
+	case s := <-u.offers:
+		return s
 	case <-ctx.Done():
 	}
+	return nil
 }
 
-// start makes one process ready.
-func (u *unit) start(ctx context.Context) (*plugin.Client, error) {
-	cmd, err := u.command()
+// start makes one process ready. It changes nothing of the unit.
+func (u *unit) start(ctx context.Context, spec Spec) (*generation, error) {
+	cmd, err := u.cat.command(spec)
 	if err != nil {
 		return nil, err
 	}
-	if u.spec.SHA256 != "" {
+	if spec.SHA256 != "" {
 		defer cmd.Exe.Close() // made by command; the process has it by then
 	}
-	o, err := u.options()
+	o, err := u.cat.options(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -184,88 +249,47 @@ func (u *unit) start(ctx context.Context) (*plugin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.spec.Kind == plugin.KindLedger {
-		if err := u.ledger.prime(ctx, client); err != nil {
+	g := newGeneration(client)
+	if spec.Kind == plugin.KindLedger {
+		if err := u.ledger.prime(ctx, g); err != nil {
 			client.Kill()
 			return nil, err
 		}
 	}
-	return client, nil
-}
-
-func (u *unit) command() (plugin.Command, error) {
-	if filepath.IsAbs(u.spec.Use) {
-		cmd := plugin.Command{Name: u.label(), Path: u.spec.Use}
-		if u.spec.SHA256 == "" {
-			return cmd, nil
-		}
-		exe, err := plugin.Seal(u.spec.Use, u.spec.SHA256)
-		if err != nil {
-			return cmd, sdk.Errorf(sdk.CodeInvalid, "%s: %v", u.label(), err)
-		}
-		cmd.Exe = exe
-		return cmd, nil
-	}
-	if u.spec.SHA256 != "" {
-		return plugin.Command{}, sdk.Errorf(sdk.CodeInvalid, "%s: sha256 pins files, and %q is bundled: remove it", u.label(), u.spec.Use)
-	}
-	if u.cat.o.Bundled != nil {
-		if cmd, ok := u.cat.o.Bundled(u.spec.Kind, u.spec.Use); ok {
-			cmd.Name = u.label()
-			return cmd, nil
-		}
-	}
-	return plugin.Command{}, sdk.Errorf(sdk.CodeInvalid, "%s: no bundled %s is called %q: use an absolute path for a plugin of your own", u.label(), u.spec.Kind, u.spec.Use)
-}
-
-func (u *unit) options() (plugin.Options, error) {
-	c, s := u.cat.o, u.spec
-	o := plugin.Options{Kind: s.Kind, Instance: s.Name, Config: s.Config, RunDir: c.RunDir, Env: c.Env, Launch: c.Launch}
-	if c.Secret != nil {
-		o.Secret = c.Secret(s.Kind, s.Name)
-	}
-	if c.Log != nil {
-		o.Log = func(level slog.Level, line []byte) { c.Log(s.Kind, s.Name, level, line) }
-	}
-	if c.Certify != nil {
-		o.Certify = func(ctx context.Context, spki []byte) ([]byte, error) { return c.Certify(ctx, s.Name, spki) }
-	}
-	if c.StateDir != "" {
-		o.State = filepath.Join(c.StateDir, fmt.Sprintf("%s-%s", s.Kind, s.Name))
-		if err := os.MkdirAll(o.State, 0o700); err != nil {
-			return o, fmt.Errorf("%s: make state directory: %w", u.label(), err)
-		}
-	}
-	return o, nil
+	return g, nil
 }
 
 // log puts a line of the catalog among those of the plugin.
 func (u *unit) log(level slog.Level, line string) {
 	if u.cat.o.Log != nil {
-		u.cat.o.Log(u.spec.Kind, u.spec.Name, level, []byte(line))
+		u.cat.o.Log(u.key.kind, u.key.name, level, []byte(line))
 	}
 }
 
-// holds reports whether c is still what calls are given.
-func (u *unit) holds(c *plugin.Client) bool {
+// holds reports whether g is still what calls are given.
+func (u *unit) holds(g *generation) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.client == c
+	return u.current == g
 }
 
-// get returns the plugin once it is ready.
-func (u *unit) get(ctx context.Context) (*plugin.Client, error) {
+// get returns the plugin once it is ready. The caller has a call on its way
+// in it then, and says when that is done.
+func (u *unit) get(ctx context.Context) (*generation, error) {
 	for {
 		u.mu.Lock()
-		client, status, changed := u.client, u.status, u.changed
+		g, status, changed := u.current, u.status, u.changed
+		if g != nil && !g.gone() {
+			g.enter()
+			u.mu.Unlock()
+			return g, nil
+		}
 		u.mu.Unlock()
-		switch {
-		case client != nil && !gone(client):
-			return client, nil
-		case status.State == StateFailed:
-			return nil, sdk.Errorf(sdk.CodeUnavailable, "%s: the plugin failed: %s; `cellkernel plugin restart %s-%s` tries again", u.label(), status.LastError, u.spec.Kind, u.spec.Name)
-		case status.State == StateStopped:
-			return nil, sdk.Errorf(sdk.CodeUnavailable, "%s: the plugin is stopped", u.label())
+		switch status.State {
+		case StateFailed:
+			return nil, sdk.Errorf(sdk.CodeUnavailable, "%s: the plugin failed: %s; `cellkernel plugin restart %s-%s` tries again", u.label(), status.LastError, u.key.kind, u.key.name)
+		case StateStopped:
+			return nil, u.ending()
 		}
 		select {
 		case <-changed:
@@ -275,14 +299,43 @@ func (u *unit) get(ctx context.Context) (*plugin.Client, error) {
 	}
 }
 
-func gone(c *plugin.Client) bool {
+// ending says why a unit that ended serves nothing.
+func (u *unit) ending() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stopBy != nil {
+		return removedError{sdk.Errorf(sdk.CodeUnavailable, "%s: %v", u.label(), ErrRemoved)}
+	}
+	return sdk.Errorf(sdk.CodeUnavailable, "%s: the plugin is stopped", u.label())
+}
+
+// remove ends the unit and returns when nothing of it is left.
+func (u *unit) remove(ctx context.Context) {
+	u.mu.Lock()
+	if u.stopBy == nil {
+		u.stopBy = ctx
+	}
+	u.mu.Unlock()
+	u.cancel()
+	<-u.ended
+}
+
+// take waits for the turn to restart or replace. Give it back.
+func (u *unit) take(ctx context.Context) error {
+	if u.ctx.Err() != nil {
+		return u.ending()
+	}
 	select {
-	case <-c.Done():
-		return true
-	default:
-		return false
+	case u.turn <- struct{}{}:
+		return nil
+	case <-u.ctx.Done():
+		return u.ending()
+	case <-ctx.Done():
+		return fmt.Errorf("%s: wait for what is under way: %w", u.label(), ctx.Err())
 	}
 }
+
+func (u *unit) give() { <-u.turn }
 
 // first waits for the outcome of the first start. A configuration that the
 // plugin refuses is invalid.
@@ -298,6 +351,10 @@ func (u *unit) first(ctx context.Context) error {
 
 // restart asks run for a new process and waits for the outcome.
 func (u *unit) restart(ctx context.Context) error {
+	if err := u.take(ctx); err != nil {
+		return err
+	}
+	defer u.give()
 	u.mu.Lock()
 	before := u.starts
 	u.mu.Unlock()
@@ -317,7 +374,9 @@ func (u *unit) outcome(ctx context.Context, decided func() bool) error {
 		switch {
 		case ok && status.State == StateReady:
 			return nil
-		case ok || status.State == StateStopped:
+		case status.State == StateStopped:
+			return u.ending()
+		case ok:
 			return sdk.Errorf(sdk.CodeUnavailable, "%s: %s: %s", u.label(), status.State, status.LastError)
 		}
 		select {

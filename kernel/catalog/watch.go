@@ -21,19 +21,22 @@ const (
 	asleep = 400 * time.Millisecond
 )
 
-// watch returns when the plugin has ended, after killing it if it hung; with
-// errRestart on request, or nil when ctx is done, while it still runs.
-func watch(ctx context.Context, c *plugin.Client, requests <-chan struct{}) error {
+// watch returns when the plugin has ended, after killing it if it hung. While
+// it still runs: with errRestart on request, with a swap that is offered, or
+// with nothing when ctx is done.
+func (u *unit) watch(ctx context.Context, c *generation) (*swap, error) {
 	timer := time.NewTimer(pingInterval)
 	defer timer.Stop()
 	for misses := 0; ; {
 		select {
 		case <-c.Done():
-			return c.Err()
-		case <-requests:
-			return errRestart
+			return nil, c.Err()
+		case <-u.requests:
+			return nil, errRestart
+		case s := <-u.offers:
+			return s, nil
 		case <-ctx.Done():
-			return nil
+			return nil, nil
 		case <-timer.C:
 		}
 		err, counts := ping(ctx, c)
@@ -52,13 +55,13 @@ func watch(ctx context.Context, c *plugin.Client, requests <-chan struct{}) erro
 		}
 		if misses == pingMisses {
 			c.Kill()
-			return fmt.Errorf("killed because it hung: %d pings were not answered: %w", misses, err)
+			return nil, fmt.Errorf("killed because it hung: %d pings were not answered: %w", misses, err)
 		}
 	}
 }
 
 // ping asks once. A failure counts only if this process was awake meanwhile.
-func ping(ctx context.Context, c *plugin.Client) (err error, counts bool) {
+func ping(ctx context.Context, c *generation) (err error, counts bool) {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -73,9 +76,11 @@ type budget struct {
 	failures []time.Time // within the window, oldest first
 }
 
+// The pause before a start: within the budget a dead plugin must serve again
+// within a second, its start included, however often it died before.
 const (
 	minBackoff = 50 * time.Millisecond
-	maxBackoff = 5 * time.Second
+	maxBackoff = 600 * time.Millisecond
 )
 
 // fail notes a failure at now. It returns how long to wait before the next
