@@ -28,6 +28,9 @@ func TestBudget(t *testing.T) {
 			if ok && (delay < minBackoff*8/10 || delay > maxBackoff*12/10) {
 				t.Fatalf("delay %v", delay)
 			}
+			if delay > 3*time.Second/4 { // serving again within 1 s, the start included
+				t.Fatalf("delay %v leaves no time to start", delay)
+			}
 		}
 	})
 }

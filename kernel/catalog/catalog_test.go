@@ -39,6 +39,8 @@ func bundled() map[string]plugin.Plugin {
 		"transport": memplugin.Transport(), "discovery": memplugin.Discovery(),
 		"billing": memplugin.Billing(), "ledger": plugin.Ledger("strict", struct{}{}, newStrict),
 		"unstable": plugin.Billing("unstable", struct{}{}, newUnstable),
+		"tcp":      plugin.Transport("tcp", struct{}{}, newTCP), "pumped": plugin.Transport("tcp", struct{}{}, newPumped),
+		"book": plugin.Ledger("book", struct{}{}, newBook), "forgetful": plugin.Ledger("book", struct{}{}, newForgetful),
 	}
 }
 

@@ -156,17 +156,17 @@ func ask(ctx context.Context, commit func(context.Context, Candidate) error, g *
 		err = commit(cctx, Candidate{g.Client, before})
 	}
 	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
 		pctx, pcancel := context.WithTimeout(ctx, pingTimeout)
 		err = g.Ping(pctx)
 		pcancel()
 	}
 	cancel()
 	<-watched
-	switch {
-	case g.gone():
+	if g.gone() {
 		return fmt.Errorf("the new process did not survive: %w", g.Err())
-	case err == nil:
-		return ctx.Err()
 	}
 	return err
 }
