@@ -85,7 +85,7 @@ func (e *ear) hear(from netip.AddrPort, b []byte, now time.Time) (first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(b) == len(goodbye) {
-		e.gone(from, now)
+		e.gone(from)
 		return false
 	}
 	if e.own[k.digest] {
@@ -97,15 +97,10 @@ func (e *ear) hear(from netip.AddrPort, b []byte, now time.Time) (first bool) {
 		e.lose(now)
 		return false
 	}
-	shelf, r := e.new, rankStranger
-	if kin {
-		r = rankKin
-	}
+	s.stay()
+	shelf := e.new
 	if s.settled {
 		shelf = e.settled
-		if kin {
-			r = rankSettled
-		}
 	}
 	rec := shelf.put(k, b, now)
 	s.last = rec.envelope
@@ -113,27 +108,53 @@ func (e *ear) hear(from netip.AddrPort, b []byte, now time.Time) (first bool) {
 		return false // the copies of a burst, and the same by another interface
 	}
 	rec.reported = now
-	e.tell(r, from, sdk.Event{Kind: sdk.EventSeen, Envelope: rec.envelope, Origin: from.String()}, now)
+	e.tell(rankOf(s, kin), from, sdk.Event{Kind: sdk.EventSeen, Envelope: rec.envelope, Origin: from.String()}, now)
 	return first && kin
 }
 
-// gone takes in a goodbye. Of who is not known it means nothing.
-func (e *ear) gone(from netip.AddrPort, now time.Time) {
-	s := e.sources.lookup(from)
-	if s == nil {
+// gone takes in a goodbye. Of who is not known it means nothing. Anybody could
+// have sent it, so it counts only if nothing else follows for a beat: it can
+// not be made of somebody who is there. (A kernel that leaves announces so
+// first, signed, and that needs no patience.)
+func (e *ear) gone(from netip.AddrPort) {
+	if s := e.sources.lookup(from); s != nil && s.ending == nil {
+		s.ending = time.AfterFunc(e.beat*5/4, func() { e.end(s) })
+	}
+}
+
+// end reports a source gone of which nothing was heard since its goodbye.
+func (e *ear) end(s *source) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s.ending == nil || e.sources.lookup(s.origin) != s {
 		return
 	}
 	e.sources.remove(s)
-	e.settled.forget(from)
-	e.new.forget(from)
-	r := rankStranger
-	switch kin := e.tag != "" && tagOf(s.last) == e.tag; {
+	e.settled.forget(s.origin)
+	e.new.forget(s.origin)
+	r := rankOf(s, e.tag != "" && tagOf(s.last) == e.tag)
+	e.tell(r, s.origin, sdk.Event{Kind: sdk.EventGone, Envelope: s.last, Origin: s.origin.String()}, time.Now())
+}
+
+func rankOf(s *source, kin bool) rank {
+	switch {
 	case kin && s.settled:
-		r = rankSettled
+		return rankSettled
 	case kin:
-		r = rankKin
+		return rankKin
 	}
-	e.tell(r, from, sdk.Event{Kind: sdk.EventGone, Envelope: s.last, Origin: from.String()}, now)
+	return rankStranger
+}
+
+// close ends what waits for a goodbye to be true.
+func (e *ear) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, table := range []map[netip.AddrPort]*source{e.sources.settled, e.sources.new} {
+		for _, s := range table {
+			s.stay()
+		}
+	}
 }
 
 // tell puts an event into all queues.

@@ -72,6 +72,7 @@ func open(config Config, host plugin.Host, l links) *Discovery {
 		speaks.Wait()
 		leave()
 		follows.Wait()
+		d.ear.close()
 		ready.Stop()
 		close(d.closed)
 	})

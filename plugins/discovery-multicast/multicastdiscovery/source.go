@@ -31,7 +31,16 @@ type source struct {
 	beats   int
 	settled bool
 	bucket  bucket
-	last    []byte // its last envelope, for the goodbye
+	last    []byte      // its last envelope, for the goodbye
+	ending  *time.Timer // since a goodbye that is not sure yet, else nil
+}
+
+// stay makes a goodbye void.
+func (s *source) stay() {
+	if s.ending != nil {
+		s.ending.Stop()
+		s.ending = nil
+	}
 }
 
 // A bucket lets through so many a second, and a burst.
@@ -133,6 +142,7 @@ func (t *sources) evict(meant func(*source) bool) bool {
 }
 
 func (t *sources) remove(s *source) {
+	s.stay()
 	delete(t.new, s.origin)
 	delete(t.settled, s.origin)
 	host := s.origin.Addr()

@@ -14,7 +14,7 @@ import (
 
 // When something is said.
 const (
-	burstCopies = 2                      // after the first, at a start and after a change
+	burst       = 3                      // times at a start and after a change
 	burstGap    = 250 * time.Millisecond // between them
 	minAnswer   = 20 * time.Millisecond  // after a node was heard for the first time:
 	maxAnswer   = 250 * time.Millisecond // at random, so that not all speak at once
@@ -44,7 +44,7 @@ type speaker[S sender] struct {
 // A schedule says when we speak at one place.
 type schedule struct {
 	next     time.Time // zero for never
-	copies   int       // of a burst that are still to come after the next
+	copies   int       // that were promised and are still to come, the next included
 	answered time.Time
 	failing  string // what the last error was
 }
@@ -70,9 +70,9 @@ func (s *speaker[S]) announce(self []sdk.Envelope) {
 		s.self = [][]byte{goodbye}
 	}
 	for _, p := range s.places {
-		p.next = now
+		p.next, p.copies = now, max(1, p.copies)
 		if change {
-			p.copies = burstCopies
+			p.copies = burst
 		}
 	}
 	s.poke()
@@ -92,7 +92,7 @@ func (s *speaker[S]) enter(at S) {
 	defer s.mu.Unlock()
 	p := &schedule{}
 	if s.self != nil && !s.leaving {
-		p.next, p.copies = time.Now(), burstCopies
+		p.next, p.copies = time.Now(), burst
 	}
 	s.places[at] = p
 	s.poke()
@@ -180,9 +180,9 @@ func (s *speaker[S]) due() map[S][][]byte {
 			continue
 		}
 		list[at] = s.self
+		p.copies = max(0, p.copies-1)
 		switch {
 		case p.copies > 0:
-			p.copies--
 			p.next = now.Add(burstGap*4/5 + rand.N(burstGap*2/5))
 		case s.leaving:
 			p.next = time.Time{}
@@ -218,11 +218,8 @@ func (s *speaker[S]) say(at S, words [][]byte) {
 func (s *speaker[S]) finish() {
 	s.mu.Lock()
 	left, words := map[S]int{}, s.self
-	now := time.Now()
 	for at, p := range s.places {
-		if left[at] = p.copies; !p.next.IsZero() && !p.next.After(now) {
-			left[at]++
-		}
+		left[at] = p.copies
 	}
 	s.mu.Unlock()
 	for at, n := range left {
