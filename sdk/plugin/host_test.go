@@ -204,3 +204,19 @@ func TestHostCallsAreBounded(t *testing.T) {
 		t.Errorf("%d calls at once, %d refused", most.Load(), refused.Load())
 	}
 }
+
+// A setup is for the plugin's own process: in a pipe it would change ours.
+func TestSetupRunsInTheProcessOfThePlugin(t *testing.T) {
+	if got := ask(t, mustLaunch(t, "set-up", plugin.Options{}), "env"); !strings.Contains(got, "SET_UP=yes") {
+		t.Errorf("the setup did not run: %s", got)
+	}
+	ran := false
+	c, err := plugin.Pipe(t.Context(), probePlugin().WithSetup(func() { ran = true }), plugin.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Kill()
+	if ran {
+		t.Error("the setup ran in a pipe")
+	}
+}

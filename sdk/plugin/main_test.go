@@ -37,6 +37,7 @@ func roles() map[string]func() {
 	rs := map[string]func(){
 		"probe":     func() { plugin.Main(probePlugin()) },
 		"transport": func() { plugin.Main(unixPlugin(nil)) },
+		"set-up":    func() { plugin.Main(probePlugin().WithSetup(func() { os.Setenv("SET_UP", "yes") })) },
 		"kernel":    runKernel,
 		"intruder":  intrude,
 		"json-stderr": func() {

@@ -37,6 +37,7 @@ type Plugin struct {
 	kind    Kind
 	name    string
 	version string
+	setup   func() // nil for none
 	open    func(ctx context.Context, config []byte, host Host) (any, error)
 }
 
@@ -62,6 +63,14 @@ func (p Plugin) Version() string {
 // WithVersion returns a copy of p that reports version, at most 64 bytes.
 func (p Plugin) WithVersion(version string) Plugin {
 	p.version = clip(version, maxVersion)
+	return p
+}
+
+// WithSetup returns a copy of p that runs setup first where it is served by a
+// process of its own ([Main], [Serve]), and not in a [Pipe]. It is for what
+// belongs to the whole process, such as how many threads it runs on.
+func (p Plugin) WithSetup(setup func()) Plugin {
+	p.setup = setup
 	return p
 }
 

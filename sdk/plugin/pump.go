@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,8 +30,10 @@ type Aborter interface {
 }
 
 const (
-	pumpBuffer = 32 << 10
-	pumpStall  = 5 * time.Second  // a cell that reads nothing for so long is cut
+	pumpSmall  = 4 << 10 // of a link that never carried more at once
+	pumpBuffer = 64 << 10
+	pumpStall  = 5 * time.Second  // a cell that reads nothing for so long is cut, at most
+	pumpSlack  = time.Second      // later than that, so that a deadline serves many writes
 	pumpLinger = 10 * time.Second // from the end of one direction to that of the other
 )
 
@@ -66,7 +69,7 @@ func (s *server) startPump(c net.Conn) (*os.File, error) {
 		c.Close()
 		return nil, err
 	}
-	s.tasks.Go(func() { pump(s.ctx.Done(), near, c) })
+	s.tasks.Go(func() { pump(s.ctx, near, c) })
 	return far, nil
 }
 
@@ -85,92 +88,120 @@ func socketPair() (*net.UnixConn, *os.File, error) {
 	return c.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "pump"), nil
 }
 
+// A halfCloser can end one direction and keep the other.
+type halfCloser interface {
+	CloseRead() error
+	CloseWrite() error
+}
+
 // pump copies both ways and returns when both connections are closed. The end
-// of input of one is passed on after all bytes before it; then the other has
-// pumpLinger to end, too, because links know no half-close.
-func pump(stop <-chan struct{}, local *net.UnixConn, remote net.Conn) {
-	var once sync.Once
-	ended := make(chan struct{})
-	var both sync.WaitGroup
-	both.Go(func() {
-		defer once.Do(func() { close(ended) })
-		if err := copyTo(local, remote, pumpStall); err != nil {
-			if a, ok := remote.(Aborter); ok && errors.Is(err, os.ErrDeadlineExceeded) {
-				a.Abort()
-			}
-			local.Close()
-			remote.Close()
-			return
-		}
-		local.CloseWrite()
-	})
-	both.Go(func() {
-		defer once.Do(func() { close(ended) })
-		if err := copyTo(remote, local, 0); err != nil {
-			local.Close()
-			remote.Close()
-			return
-		}
-		if h, ok := remote.(interface{ CloseWrite() error }); ok {
-			h.CloseWrite()
-			return
-		}
-		remote.Close() // delivers what was written, as every transport must
-	})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case <-ended:
-		case <-stop:
-		}
-		closeAfter(stop, &both, local, remote)
-	}()
-	both.Wait()
-	local.Close()
-	remote.Close()
-	<-done
-}
-
-// closeAfter closes both unless all copying ends before.
-func closeAfter(stop <-chan struct{}, both *sync.WaitGroup, local, remote net.Conn) {
-	copied := make(chan struct{})
-	go func() {
-		both.Wait()
-		close(copied)
-	}()
-	timer := time.NewTimer(pumpLinger)
-	defer timer.Stop()
-	select {
-	case <-copied:
-	case <-timer.C:
-	case <-stop:
+// of input of one is passed on after all bytes before it; a reader that closed
+// makes the writer's writes fail and takes nothing from the other direction.
+// When one has ended the other has pumpLinger to end, too, because links know
+// no half-close.
+func pump(ctx context.Context, local *net.UnixConn, remote net.Conn) {
+	end := func() {
+		local.Close()
+		remote.Close()
 	}
-	local.Close()
-	remote.Close()
-	<-copied
+	defer end()
+	defer context.AfterFunc(ctx, end)()
+	linger := sync.OnceValue(func() *time.Timer { return time.AfterFunc(pumpLinger, end) })
+	var up sync.WaitGroup
+	up.Go(func() {
+		if !pumpUp(local, remote) {
+			end()
+		}
+		linger()
+	})
+	if !pumpDown(local, remote) {
+		end()
+	}
+	linger()
+	up.Wait()
+	linger().Stop()
 }
 
-// copyTo copies until the end of input, which is no error. With a stall, each
+// pumpDown carries what the other end wrote to the cell. It reports false when
+// both directions are over.
+func pumpDown(local *net.UnixConn, remote net.Conn) bool {
+	rerr, werr := copyTo(local, remote, pumpStall)
+	h, half := remote.(halfCloser)
+	a, aborts := remote.(Aborter)
+	switch {
+	case errors.Is(werr, os.ErrDeadlineExceeded) && aborts:
+		a.Abort()
+		return false
+	case rerr == io.EOF:
+		local.CloseWrite()
+		return true
+	case werr != nil && half: // the cell closed; what it wrote before is still on its way
+		h.CloseRead()
+		return true
+	}
+	return false
+}
+
+// pumpUp carries what the cell wrote to the other end. It reports false when
+// both directions are over.
+func pumpUp(local *net.UnixConn, remote net.Conn) bool {
+	rerr, werr := copyTo(remote, local, 0)
+	h, half := remote.(halfCloser)
+	switch {
+	case !half:
+		return false // Close delivers what was written, as every transport must
+	case rerr == io.EOF:
+		h.CloseWrite()
+		return true
+	case werr != nil: // nobody reads there; what was written there is still on its way
+		local.CloseRead()
+		return true
+	}
+	return false
+}
+
+// copyTo copies until src or dst fails and tells which. With a stall, each
 // write must make progress within it.
-func copyTo(dst net.Conn, src net.Conn, stall time.Duration) error {
-	buf := make([]byte, pumpBuffer)
+func copyTo(dst, src net.Conn, stall time.Duration) (rerr, werr error) {
+	buf := make([]byte, pumpSmall)
+	w := pacedWriter{conn: dst, stall: stall}
 	for {
 		n, err := src.Read(buf)
-		for rest := buf[:n]; len(rest) > 0; {
-			if stall > 0 {
-				dst.SetWriteDeadline(time.Now().Add(stall))
+		if n > 0 {
+			if werr := w.write(buf[:n]); werr != nil {
+				return nil, werr
 			}
-			w, werr := dst.Write(rest)
-			rest = rest[w:]
-			if werr != nil && (w == 0 || !errors.Is(werr, os.ErrDeadlineExceeded)) {
-				return werr
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
 		}
 		if err != nil {
+			return err, nil
+		}
+		if n == len(buf) && n < pumpBuffer {
+			buf = make([]byte, pumpBuffer)
+		}
+	}
+}
+
+// A pacedWriter gives each write of conn at least stall, and at most pumpSlack
+// more, to make progress.
+type pacedWriter struct {
+	conn  net.Conn
+	stall time.Duration // 0 for no limit
+	armed time.Time     // when the deadline was set
+}
+
+func (w *pacedWriter) write(p []byte) error {
+	for {
+		if w.stall > 0 {
+			if now := time.Now(); now.Sub(w.armed) > pumpSlack {
+				w.armed = now
+				w.conn.SetWriteDeadline(now.Add(w.stall + pumpSlack))
+			}
+		}
+		n, err := w.conn.Write(p)
+		if err == nil {
+			return nil
+		}
+		if p = p[n:]; n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 	}

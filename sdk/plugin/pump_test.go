@@ -1,6 +1,7 @@
 package plugin_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"os"
@@ -142,5 +143,72 @@ func TestStalledReaderIsAborted(t *testing.T) {
 	}
 	if !aborted.Load() {
 		t.Error("the connection was not aborted")
+	}
+}
+
+// A cell that closes while the other end still writes: what it wrote before
+// arrives whole, although nobody takes what comes back.
+func TestBytesBeforeACloseArriveWhileTheOtherEndWrites(t *testing.T) {
+	near, far := connectVia(t, func(c net.Conn) net.Conn { return &wrapped{UnixConn: c.(*net.UnixConn)} })
+	deadline := time.Now().Add(20 * time.Second)
+	far.SetDeadline(deadline)
+	wrote := make(chan struct{})
+	go func() { // until nobody reads
+		defer close(wrote)
+		for buf := make([]byte, 64<<10); ; {
+			if _, err := far.Write(buf); err != nil {
+				return
+			}
+		}
+	}()
+	near.SetDeadline(deadline)
+	if _, err := io.ReadFull(near, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	msg := make([]byte, 150<<10) // fits into the buffers, so that nothing waits for a reader
+	for i := range msg {
+		msg[i] = byte(i * 7)
+	}
+	if _, err := near.Write(msg); err != nil {
+		t.Fatal(err)
+	}
+	near.Close()
+	<-wrote
+	got, err := io.ReadAll(far) // a reset after the last byte is fair: much was never read
+	if !bytes.Equal(got, msg) {
+		t.Errorf("got %d bytes, %v: want the %d written before the close", len(got), err, len(msg))
+	}
+}
+
+// The end of input passes with all bytes before it, and the way back stays
+// open for what was asked.
+func TestAnswersFollowTheEndOfInput(t *testing.T) {
+	near, far := connectVia(t, func(c net.Conn) net.Conn { return &wrapped{UnixConn: c.(*net.UnixConn)} })
+	f, err := near.(plugin.Filer).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.FileConn(f)
+	f.Close()
+	near.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cell := c.(*net.UnixConn)
+	cell.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := cell.Write([]byte("question")); err != nil {
+		t.Fatal(err)
+	}
+	cell.CloseWrite()
+	if got, err := io.ReadAll(far); string(got) != "question" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if _, err := far.Write([]byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	if got, err := io.ReadAll(cell); string(got) != "answer" || err != nil {
+		t.Errorf("got %q, %v", got, err)
 	}
 }

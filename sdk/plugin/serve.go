@@ -63,6 +63,9 @@ func Serve(ctx context.Context, p Plugin) error {
 	if os.Getenv(h.MagicCookieKey) != h.MagicCookieValue {
 		return fmt.Errorf("serve %s-%s: %w", p.kind, p.name, ErrNotStarted)
 	}
+	if p.setup != nil {
+		p.setup()
+	}
 	stderr := os.Stderr // before go-plugin replaces it
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	// A kernel that died can not read our last lines; that must not end us
