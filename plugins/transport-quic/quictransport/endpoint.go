@@ -12,6 +12,12 @@ import (
 // wantBuffer is what quic-go wants for both buffers of a socket.
 const wantBuffer = 7 << 20
 
+// idLength is that of connection ids, in bytes: the most there is. quic-go
+// answers with a stateless reset only to packets longer than one, 42 bytes
+// (RFC 9000, section 10.3.3). With shorter ids a restarted peer would not
+// answer short messages; keep-alives are too short in any case.
+const idLength = 20
+
 // An endpoint is a UDP socket and what runs over it. It is closed when it has
 // neither a listener nor a connection any more; that which only dials stays
 // until the transport is closed.
@@ -40,7 +46,7 @@ func (t *Transport) openEndpoint(network string, addr *net.UDPAddr) (*endpoint, 
 		})
 	}
 	e := &endpoint{t: t, udp: udp, quic: &quic.Transport{
-		Conn: &socket{udp}, ConnectionIDLength: 8, StatelessResetKey: &t.resetKey,
+		Conn: &socket{udp}, ConnectionIDLength: idLength, StatelessResetKey: &t.resetKey,
 		VerifySourceAddress: func(a net.Addr) bool { return t.gate.doubts(source(a)) },
 		ConnContext:         t.gate.admit,
 	}}
