@@ -118,7 +118,7 @@ func TestAnswers(t *testing.T) {
 			s.answer(r)
 		}
 		said(t, r, 300*time.Millisecond)
-		said(t, r, 700*time.Millisecond, "a") // and there is one a second
+		said(t, r, 950*time.Millisecond, "a") // and there is one a second
 	})
 }
 
