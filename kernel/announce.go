@@ -26,7 +26,8 @@ const (
 // announce says what this node serves, at every beat and soon after a change,
 // until ctx is done. Then it says goodbye.
 func (k *Kernel) announce(ctx context.Context, boot [16]byte) {
-	a := announcer{k: k, boot: boot}
+	a := announcer{k: k, boot: boot, stop: func() {}}
+	defer func() { a.stop() }()
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
 	for {
@@ -62,6 +63,7 @@ type announcer struct {
 	k    *Kernel
 	boot [16]byte
 	seq  uint64
+	stop context.CancelFunc // ends watch
 }
 
 // say makes one announcement through all discoveries, side by side.
@@ -70,8 +72,9 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 	said := identity.Announcement{
 		Boot: a.boot, Seq: a.seq, TTL: beatLife, Wire: wireMajor, Name: sdk.CellName(a.k.genomeNow().Kernel.Node), Goodbye: goodbye,
 	}
+	var moved []<-chan struct{}
 	if !goodbye {
-		a.k.describe(&said)
+		moved = a.k.describe(&said)
 	}
 	envelopes, err := a.k.member.mesh.Load().Announce(a.k.member.self, said)
 	if err != nil {
@@ -93,6 +96,23 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 		})
 	}
 	wg.Wait()
+	a.watch(moved)
+}
+
+// watch has the next announcement made when a listener is reached elsewhere.
+func (a *announcer) watch(moved []<-chan struct{}) {
+	a.stop()
+	ctx, cancel := context.WithCancel(a.k.network.life)
+	a.stop = cancel
+	for _, c := range moved {
+		a.k.network.wg.Go(func() {
+			select {
+			case <-c:
+				a.k.serves()
+			case <-ctx.Done():
+			}
+		})
+	}
 }
 
 // discoveries lists those that are in use.
@@ -106,40 +126,37 @@ func (k *Kernel) discoveries() []string {
 	return list
 }
 
-// describe lists listeners and the cells that can be called through them.
-func (k *Kernel) describe(a *identity.Announcement) {
+// describe lists listeners and the cells that can be called through them. What
+// it returns are closed when a listener is reached at other addresses.
+func (k *Kernel) describe(a *identity.Announcement) (moved []<-chan struct{}) {
 	g := k.genomeNow()
-	index := make(map[string]int)
+	index := make(map[string]uint8) // by door, the set of its listeners
 	for _, d := range k.openDoors() {
-		if len(a.Listeners) == identity.MaxListeners {
-			break // config allows no more
+		addrs, changed := d.ln.Addrs()
+		moved = append(moved, changed)
+		for _, addr := range addrs {
+			port, err := portOf(addr)
+			if err != nil || len(a.Listeners) == identity.MaxListeners {
+				continue // it can be dialled by whoever knows its address
+			}
+			index[d.addr.String()] |= 1 << len(a.Listeners)
+			a.Listeners = append(a.Listeners, identity.Listener{Scheme: addr.Scheme, Port: port, Hint: addr.Hint})
 		}
-		port, err := portOf(d.ln)
-		if err != nil {
-			continue // it can be dialled by whoever knows its address
-		}
-		l := identity.Listener{Scheme: d.addr.Scheme, Port: port}
-		if h, ok := d.ln.(sdk.Hinter); ok {
-			l.Hint = h.Hint()
-		}
-		index[d.addr.String()] = len(a.Listeners)
-		a.Listeners = append(a.Listeners, l)
 	}
 	for _, name := range k.wantedCells() {
 		c := identity.AnnouncedCell{Name: name, Replicas: uint16(k.golgi.Served(name))}
 		for _, addr := range g.Listeners(g.Cells[name]) {
-			if i, ok := index[addr.String()]; ok {
-				c.Listeners |= 1 << i
-			}
+			c.Listeners |= index[addr.String()]
 		}
 		if c.Listeners != 0 && c.Replicas > 0 {
 			a.Cells = append(a.Cells, c)
 		}
 	}
+	return moved
 }
 
-func portOf(ln net.Listener) (uint16, error) {
-	_, text, err := net.SplitHostPort(ln.Addr().String())
+func portOf(addr sdk.Addr) (uint16, error) {
+	_, text, err := net.SplitHostPort(addr.Host)
 	if err != nil {
 		return 0, err
 	}

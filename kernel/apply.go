@@ -211,6 +211,9 @@ func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, wanted []sdk.Ce
 	k.mu.Lock()
 	old := k.genome
 	k.mu.Unlock()
+	if err := k.applyNetwork(ctx, old, g, wanted); err != nil {
+		return err
+	}
 	var added []sdk.CellName
 	for _, c := range steps {
 		if c.Op == genome.OpAdd && c.Cell != "" {
@@ -234,6 +237,22 @@ func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, wanted []sdk.Ce
 	k.genome = &merged
 	k.mu.Unlock()
 	return k.startCells(ctx, added)
+}
+
+// applyNetwork makes plugins and listeners those of g, and what is announced
+// with them. The kernel's own settings stay: those need a reboot.
+func (k *Kernel) applyNetwork(ctx context.Context, old, g *genome.Genome, wanted []sdk.CellName) error {
+	merged := *old
+	merged.Golgi.Discovery, merged.Plugins, merged.Cells = g.Golgi.Discovery, g.Plugins, g.Cells
+	if err := k.syncNetwork(ctx, &merged, wanted, false); err != nil {
+		k.revertNetwork(ctx)
+		return err
+	}
+	merged.Cells = old.Cells
+	k.mu.Lock()
+	k.genome = &merged
+	k.mu.Unlock()
+	return nil
 }
 
 // install makes a cell's entry in the genome that runs that of g, or removes it.

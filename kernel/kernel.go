@@ -22,7 +22,6 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
-	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
 
 const (
@@ -75,6 +74,7 @@ type Kernel struct {
 
 	down     chan admin.DownRequest // capacity 1
 	served   chan struct{}          // capacity 1: what this node serves has changed
+	news     chan struct{}          // capacity 1: a discovery has seen something
 	drained  chan struct{}          // closed when nothing but the kernel is left
 	started  chan struct{}          // closed when the parts above exist
 	launches atomic.Uint64
@@ -99,7 +99,7 @@ func New(opt Options) *Kernel {
 	}
 	return &Kernel{
 		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
-		down: make(chan admin.DownRequest, 1), served: make(chan struct{}, 1), drained: make(chan struct{}), started: make(chan struct{}),
+		down: make(chan admin.DownRequest, 1), served: make(chan struct{}, 1), news: make(chan struct{}, 1), drained: make(chan struct{}), started: make(chan struct{}),
 		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
 		last: make(map[sdk.CellName]map[int]supervisor.Status), state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
 	}
@@ -124,6 +124,7 @@ func (k *Kernel) Run(ctx context.Context) (exit int, err error) {
 	// new ones.
 	serving, unlisten := context.WithCancel(context.WithoutCancel(ctx))
 	defer unlisten()
+	k.network.begin(serving, &wg)
 	wg.Go(func() { booted <- k.boot(life, serving, ended, &wg) })
 	exit, request, err := k.await(ctx, booted, ended)
 	stop()
@@ -206,6 +207,9 @@ func (k *Kernel) boot(ctx, serving context.Context, ended chan<- int, wg *sync.W
 		return err
 	}
 	k.setWanted(wanted)
+	for _, text := range doubts(k.opt.Genome, wanted) {
+		k.note(text)
+	}
 	plugins := make(chan error, 1)
 	wg.Go(func() { plugins <- k.startPlugins(ctx, serving, wg) })
 	err = k.build(ctx, k.opt.Genome, wanted)
@@ -245,19 +249,21 @@ func (k *Kernel) awaitMain(ctx context.Context, main sdk.CellName, ended chan<- 
 	ended <- code
 }
 
-// startPlugins starts what golgi asks for, and the listener for local links.
+// startPlugins starts what golgi asks for, side by side, then the listener for
+// local links and, if a cell needs it, what leads off this machine.
 func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) error {
+	g, wanted := k.opt.Genome, k.wantedCells()
+	far := networked(g, wanted)
 	var specs []catalog.Spec
-	network := k.opt.Genome.NeedsNetwork(k.wantedCells())
-	for _, ref := range k.opt.Genome.Selected() {
-		if ref.Networked() && !network {
-			continue
+	for _, r := range g.Selected() {
+		if !r.Networked() || len(far) > 0 {
+			specs = append(specs, specOf(r))
 		}
-		specs = append(specs, catalog.Spec{Kind: plugin.Kind(ref.Kind), Name: ref.Instance, Use: ref.Use, SHA256: ref.SHA256, Config: ref.Config})
 	}
 	if err := k.catalog.Start(ctx, specs...); err != nil {
 		return err
 	}
+	k.network.started(far)
 	local, err := k.catalog.Transport("uds")
 	if err != nil {
 		return err
@@ -272,7 +278,7 @@ func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) 
 		}
 	})
 	wg.Go(func() { <-serving.Done(); ln.Close() })
-	return k.joinNetwork(ctx, serving, wg)
+	return k.syncNetwork(ctx, g, wanted, false)
 }
 
 // dial connects to an address by the transport that owns its scheme.

@@ -2,34 +2,62 @@ package kernel
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
+	"reflect"
 	"slices"
 	"sync"
 
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
-	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
+
+// A network is what joins this kernel with others: plugins that lead off the
+// machine, listeners, discoveries, and what is announced. Without a cell that
+// needs it, all of it is empty.
+type network struct {
+	life context.Context // of what is opened; set by Run before anything is
+	wg   *sync.WaitGroup // the same
+
+	turn    sync.Mutex              // held by who changes it; guards plugins and speaks
+	plugins map[string]catalog.Spec // that run, by section: "discovery-multicast"
+	speaks  bool                    // this node is announced
+
+	mu      sync.Mutex // guards all below
+	doors   []door
+	watches map[string]*watch // by the instance of the discovery
+}
 
 // A door is a listener by which other machines come in.
 type door struct {
 	addr sdk.Addr // as the genome says it: its name
-	ln   net.Listener
+	ln   catalog.Listener
 }
 
-// A network is what joins this kernel with others: listeners, discoveries,
-// what is announced. Without a cell that needs it, all of it is empty.
-type network struct {
-	mu      sync.Mutex // guards all below
-	doors   []door
-	watches map[string]context.CancelFunc // by the instance of the discovery
+// A watch is a discovery that is heard.
+type watch struct {
+	stop context.CancelFunc
+	done chan struct{} // closed when no event of it comes any more
+}
+
+// begin says how long what is opened lives, and who waits for its end.
+func (n *network) begin(life context.Context, wg *sync.WaitGroup) {
+	n.life, n.wg = life, wg
+	n.plugins, n.watches = make(map[string]catalog.Spec), make(map[string]*watch)
+}
+
+// started notes plugins that run already.
+func (n *network) started(refs []genome.PluginRef) {
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	for _, r := range refs {
+		n.plugins[r.Key()] = specOf(r)
+	}
 }
 
 // openPeers makes the table of other nodes.
@@ -40,41 +68,122 @@ func (k *Kernel) openPeers() {
 	k.peers.Deny(k.member.denied.Load().List())
 }
 
-// joinNetwork opens the listeners and discoveries that the genome asks for,
-// once their plugins are ready. What it began ends with serving.
-func (k *Kernel) joinNetwork(ctx, serving context.Context, wg *sync.WaitGroup) error {
-	g, wanted := k.genomeNow(), k.wantedCells()
-	if !g.NeedsNetwork(wanted) {
+// doubts are axons that lead to no cell of this genome, and whose names are
+// nearly those of one that is there.
+func doubts(g *genome.Genome, cells []sdk.CellName) []string {
+	var names []string
+	for name := range g.Cells {
+		names = append(names, string(name))
+	}
+	var list []string
+	for _, cell := range cells {
+		for name, a := range g.Cells[cell].Axons {
+			for _, t := range a.To {
+				near := genome.Nearest(string(t.Cell), names)
+				if t.Host == "" && g.Cells[t.Cell] == nil && near != "" {
+					list = append(list, fmt.Sprintf("axon %q of %q leads to %q, which is not in this genome and is looked for on the network (did you mean %q?)", name, cell, t.Cell, near))
+				}
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// specOf is how the catalog runs a plugin.
+func specOf(r genome.PluginRef) catalog.Spec {
+	return catalog.Spec{Kind: plugin.Kind(r.Kind), Name: r.Instance, Use: r.Use, SHA256: r.SHA256, Config: r.Config}
+}
+
+// networked lists the plugins of g that lead off the machine, if any of these
+// cells needs them.
+func networked(g *genome.Genome, cells []sdk.CellName) []genome.PluginRef {
+	if !g.NeedsNetwork(cells) {
 		return nil
 	}
-	for _, addr := range doorsOf(g, wanted) {
-		if err := k.openDoor(ctx, serving, addr, wg); err != nil {
+	return slices.DeleteFunc(g.Selected(), func(r genome.PluginRef) bool { return !r.Networked() })
+}
+
+// syncNetwork makes plugins, listeners and discoveries those of g, in an order
+// in which no other node is lost: what is new comes first, what has gone ends
+// last. force ends a discovery although nodes in use are not seen otherwise.
+func (k *Kernel) syncNetwork(ctx context.Context, g *genome.Genome, cells []sdk.CellName, force bool) error {
+	n := &k.network
+	n.turn.Lock()
+	defer n.turn.Unlock()
+	refs := networked(g, cells)
+	for _, r := range refs {
+		if err := k.runPlugin(ctx, r, force); err != nil {
 			return err
 		}
 	}
-	wg.Go(func() { k.peers.Watch(serving, func(cells []sdk.CellName) { k.golgi.PeersChanged(cells...) }) })
-	for _, ref := range g.Selected() {
-		if ref.Kind == sdk.KindDiscovery {
-			if err := k.openDiscovery(serving, ref.Instance, wg); err != nil {
+	addrs := doorsOf(g, cells)
+	for _, addr := range addrs {
+		if err := k.openDoor(ctx, addr); err != nil {
+			return err
+		}
+	}
+	for _, r := range refs {
+		if r.Kind == sdk.KindDiscovery {
+			if err := k.openDiscovery(r.Instance); err != nil {
 				return err
 			}
 		}
 	}
-	if len(g.Golgi.Discovery) == 0 {
-		return nil
+	if len(refs) > 0 && !n.speaks {
+		if err := k.speak(g); err != nil {
+			return err
+		}
 	}
-	boot, err := k.member.store.Boot(sdk.CellName(g.Kernel.Node))
-	if err != nil {
-		return err
+	k.serves()
+	k.closeDoors(addrs)
+	return k.endPlugins(ctx, refs, force)
+}
+
+// runPlugin starts a plugin that does not run yet, or not as it should.
+func (k *Kernel) runPlugin(ctx context.Context, r genome.PluginRef, force bool) error {
+	spec := specOf(r)
+	old, runs := k.network.plugins[r.Key()]
+	switch {
+	case !runs:
+		if err := k.catalog.Add(ctx, spec); err != nil {
+			return err
+		}
+	case !reflect.DeepEqual(old, spec):
+		if err := k.replacePlugin(ctx, spec, force); err != nil {
+			return err
+		}
 	}
-	wg.Go(func() { k.announce(serving, boot) })
+	k.network.plugins[r.Key()] = spec
 	return nil
 }
 
-func (k *Kernel) genomeNow() *genome.Genome {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.genome
+// endPlugins ends those that are not wanted any more.
+func (k *Kernel) endPlugins(ctx context.Context, wanted []genome.PluginRef, force bool) error {
+	var surplus []string
+	for key := range k.network.plugins {
+		if !slices.ContainsFunc(wanted, func(r genome.PluginRef) bool { return r.Key() == key }) {
+			surplus = append(surplus, key)
+		}
+	}
+	slices.Sort(surplus)
+	discoveries := slices.DeleteFunc(slices.Clone(wanted), func(r genome.PluginRef) bool { return r.Kind != sdk.KindDiscovery })
+	for _, key := range surplus {
+		spec := k.network.plugins[key]
+		if spec.Kind == plugin.KindDiscovery {
+			if len(discoveries) > 0 && !force {
+				if err := k.awaitCover(ctx, spec.Name, discoveries); err != nil {
+					return err
+				}
+			}
+			k.closeDiscovery(spec.Name)
+		}
+		if err := k.catalog.Remove(ctx, spec.Kind, spec.Name); err != nil {
+			return err
+		}
+		delete(k.network.plugins, key)
+	}
+	return nil
 }
 
 // doorsOf lists where cells listen, each address once.
@@ -90,26 +199,50 @@ func doorsOf(g *genome.Genome, cells []sdk.CellName) []sdk.Addr {
 	return list
 }
 
-// openDoor listens at an address.
-func (k *Kernel) openDoor(ctx, serving context.Context, addr sdk.Addr, wg *sync.WaitGroup) error {
+// openDoor listens at an address, unless it does already.
+func (k *Kernel) openDoor(ctx context.Context, addr sdk.Addr) error {
+	n := &k.network
+	if slices.ContainsFunc(k.openDoors(), func(d door) bool { return d.addr.String() == addr.String() }) {
+		return nil
+	}
 	t, err := k.catalog.Transport(addr.Scheme)
 	if err != nil {
 		return err
 	}
-	ln, err := t.Listen(ctx, addr)
+	made, err := t.Listen(ctx, addr)
 	if err != nil {
 		return err
 	}
-	k.network.mu.Lock()
-	k.network.doors = append(k.network.doors, door{addr, ln})
-	k.network.mu.Unlock()
-	wg.Go(func() {
+	ln := made.(catalog.Listener)
+	n.mu.Lock()
+	n.doors = append(n.doors, door{addr, ln})
+	n.mu.Unlock()
+	stop := context.AfterFunc(n.life, func() { ln.Close() })
+	n.wg.Go(func() {
+		defer stop()
 		if err := k.golgi.ServeLinks(ln, golgi.Door{Name: addr.String()}); err != nil {
 			k.log.Error("listener for links ended", "address", addr.String(), "error", err)
 		}
 	})
-	wg.Go(func() { <-serving.Done(); ln.Close() })
 	return nil
+}
+
+// closeDoors closes listeners that are not wanted any more.
+func (k *Kernel) closeDoors(wanted []sdk.Addr) {
+	n := &k.network
+	n.mu.Lock()
+	var surplus []net.Listener
+	n.doors = slices.DeleteFunc(n.doors, func(d door) bool {
+		gone := !slices.ContainsFunc(wanted, func(a sdk.Addr) bool { return a.String() == d.addr.String() })
+		if gone {
+			surplus = append(surplus, d.ln)
+		}
+		return gone
+	})
+	n.mu.Unlock()
+	for _, ln := range surplus {
+		ln.Close()
+	}
 }
 
 // openDoors returns the listeners that are open.
@@ -119,24 +252,27 @@ func (k *Kernel) openDoors() []door {
 	return slices.Clone(k.network.doors)
 }
 
-// openDiscovery hears what a discovery sees until serving ends.
-func (k *Kernel) openDiscovery(serving context.Context, name string, wg *sync.WaitGroup) error {
+// openDiscovery hears what a discovery sees, unless it is heard already.
+func (k *Kernel) openDiscovery(name string) error {
+	n := &k.network
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.watches[name] != nil {
+		return nil
+	}
 	d, err := k.catalog.Discovery(name)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(serving)
-	k.network.mu.Lock()
-	if k.network.watches == nil {
-		k.network.watches = make(map[string]context.CancelFunc)
-	}
-	k.network.watches[name] = cancel
-	k.network.mu.Unlock()
+	ctx, cancel := context.WithCancel(n.life)
+	w := &watch{cancel, make(chan struct{})}
+	n.watches[name] = w
 	k.peers.SourceUp(name)
-	wg.Go(func() {
+	n.wg.Go(func() {
+		defer close(w.done)
 		defer cancel()
-		o := opener{k: k, source: name, seen: make(map[[32]byte]peers.Announcement)}
-		if err := d.Watch(ctx, o.saw); err != nil {
+		err := d.Watch(ctx, newOpener(k, name).saw)
+		if err != nil && !errors.Is(err, catalog.ErrRemoved) {
 			k.note(fmt.Sprintf("discovery %s sees nothing any more: %v", name, err))
 			k.peers.SourceDown(name)
 		}
@@ -144,83 +280,44 @@ func (k *Kernel) openDiscovery(serving context.Context, name string, wg *sync.Wa
 	return nil
 }
 
+// closeDiscovery forgets what a discovery has seen.
+func (k *Kernel) closeDiscovery(name string) {
+	n := &k.network
+	n.mu.Lock()
+	w := n.watches[name]
+	delete(n.watches, name)
+	n.mu.Unlock()
+	if w == nil {
+		return
+	}
+	w.stop()
+	<-w.done
+	k.peers.SourceRemoved(name)
+}
+
 // discoveryChanged tells the table whether a discovery works.
 func (k *Kernel) discoveryChanged(s catalog.Status) {
-	if s.State == catalog.StateReady {
+	k.network.mu.Lock()
+	heard := k.network.watches[s.Name] != nil
+	k.network.mu.Unlock()
+	switch {
+	case !heard:
+	case s.State == catalog.StateReady:
 		k.peers.SourceUp(s.Name)
-	} else {
+	default:
 		k.peers.SourceDown(s.Name)
 	}
 }
 
-// maxSeen is how many envelopes an opener remembers.
-const maxSeen = 4096
-
-// An opener opens the envelopes of one discovery. What it has opened it knows
-// again, so that repeating costs less than signing.
-type opener struct {
-	k      *Kernel
-	source string
-	seen   map[[32]byte]peers.Announcement
-}
-
-// saw takes one event; a discovery calls it one at a time.
-func (o *opener) saw(e sdk.Event) {
-	switch e.Kind {
-	case sdk.EventSynced:
-		o.k.peers.SourceSynced(o.source)
-	case sdk.EventSeen:
-		if a, ok := o.open(e); ok {
-			v := o.k.peers.See(o.source, e.Origin, a)
-			if v == peers.VerdictNew || v == peers.VerdictLeft {
-				o.k.log.Info("peer "+v.String(), "node", a.Node.Short(), "name", string(a.Name), "by", o.source, "from", e.Origin)
-			}
-		}
-	case sdk.EventGone:
-		if a, ok := o.open(e); ok {
-			o.k.peers.Gone(o.source, e.Origin, a.Node)
-		}
-	}
-}
-
-func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
-	sum := sha256.Sum256(e.Envelope)
-	if a, ok := o.seen[sum]; ok {
-		return a, true
-	}
-	said, err := o.k.member.mesh.Load().OpenAnnouncement(e.Envelope)
-	if errors.Is(err, identity.ErrForeign) || errors.Is(err, identity.ErrAnnouncement) {
-		if tag, ok := identity.EnvelopeTag(e.Envelope); ok {
-			o.k.peers.Foreign(o.source, e.Origin, tag)
-		}
-		return peers.Announcement{}, false
-	}
+// speak begins to announce this node.
+func (k *Kernel) speak(g *genome.Genome) error {
+	boot, err := k.member.store.Boot(sdk.CellName(g.Kernel.Node))
 	if err != nil {
-		o.k.log.Log(context.Background(), slog.LevelWarn, "open announcement", "from", e.Origin, "error", err)
-		return peers.Announcement{}, false
+		return err
 	}
-	if len(o.seen) >= maxSeen {
-		for old := range o.seen { // any
-			delete(o.seen, old)
-			break
-		}
-	}
-	a := sighted(said)
-	o.seen[sum] = a
-	return a, true
-}
-
-// sighted is an announcement in the words of the table.
-func sighted(a identity.Announcement) peers.Announcement {
-	p := peers.Announcement{
-		Node: a.Node, Boot: a.Boot, Seq: a.Seq, TTL: a.TTL, Wire: a.Wire, Donor: a.Donor, Goodbye: a.Goodbye,
-		Part: a.Part, Parts: a.Parts, Name: a.Name,
-	}
-	for _, l := range a.Listeners {
-		p.Listeners = append(p.Listeners, peers.Listener(l))
-	}
-	for _, c := range a.Cells {
-		p.Cells = append(p.Cells, peers.Cell(c))
-	}
-	return p
+	n := &k.network
+	n.speaks = true
+	n.wg.Go(func() { k.peers.Watch(n.life, func(cells []sdk.CellName) { k.golgi.PeersChanged(cells...) }) })
+	n.wg.Go(func() { k.announce(n.life, boot) })
+	return nil
 }

@@ -363,3 +363,11 @@ func (k *Kernel) wantedCells() []sdk.CellName {
 	defer k.mu.Unlock()
 	return slices.Clone(k.wanted)
 }
+
+// genomeNow returns what runs, which is what the files said when it was last
+// read, with what was changed by hand since.
+func (k *Kernel) genomeNow() *genome.Genome {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.genome
+}

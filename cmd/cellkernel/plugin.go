@@ -2,7 +2,9 @@ package main
 
 import (
 	"io"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,9 +13,9 @@ import (
 )
 
 func (a *app) pluginCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "plugin", Short: "List, test and restart plugins"}
+	cmd := &cobra.Command{Use: "plugin", Short: "List, test, restart and swap plugins"}
 	group(cmd)
-	cmd.AddCommand(a.pluginListCommand(), a.pluginTestCommand(), a.pluginRestartCommand())
+	cmd.AddCommand(a.pluginListCommand(), a.pluginTestCommand(), a.pluginRestartCommand(), a.pluginSwapCommand())
 	return cmd
 }
 
@@ -70,4 +72,41 @@ func (a *app) pluginRestartCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func (a *app) pluginSwapCommand() *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "swap OLD NEW",
+		Short: "Exchange a plugin for another one while cells go on",
+		Long: `Swap has NEW take the place of OLD: another discovery ("discovery-lighthouse"), or the path of another version of
+the same plugin. NEW is started beside OLD, which ends once NEW sees every node that is in use. If it does not, or does not
+start, OLD goes on and nothing has changed.
+
+The genome is not changed: the next "cellkernel up" goes back to what it says.`,
+		Args: args(2, 2), ValidArgsFunction: a.completePlugins,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			c, err := a.connectToChange(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			to := words[1]
+			if strings.ContainsRune(to, filepath.Separator) {
+				if to, err = filepath.Abs(to); err != nil {
+					return err
+				}
+			}
+			err = c.SwapPlugin(cmd.Context(), words[0], to, force)
+			switch sdk.CodeOf(err) {
+			case sdk.CodeNotFound:
+				return withHint(err, `"cellkernel plugin list" lists the names`)
+			case sdk.CodeUnavailable:
+				return withHint(err, `--force swaps nevertheless`)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "swap although nodes that are in use are not seen by the new one")
+	return cmd
 }

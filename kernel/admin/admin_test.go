@@ -104,6 +104,7 @@ func TestClientChangesWhatTheKernelRuns(t *testing.T) {
 		c.Start(ctx, admin.Target{Cell: "worker", Replica: 2}),
 		c.Scale(ctx, "worker", 0),
 		c.RestartPlugin(ctx, "transport-uds"),
+		c.SwapPlugin(ctx, "transport-uds", "./other", true),
 	}
 	changes, err := c.Apply(ctx, admin.Plan{File: "/g.toml", Cells: []string{"worker"}, DryRun: true})
 	wantSame(t, "changes", changes, f.Changes)
@@ -113,7 +114,7 @@ func TestClientChangesWhatTheKernelRuns(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{"restart worker", "stop worker#2", "start worker#2", "scale worker 0",
-		"restart plugin transport-uds", "plan /g.toml worker", "launch worker"}
+		"restart plugin transport-uds", "swap plugin transport-uds ./other true", "plan /g.toml worker", "launch worker"}
 	if got := f.Noted(); !slices.Equal(got, want) {
 		t.Errorf("noted: got %q, want %q", got, want)
 	}

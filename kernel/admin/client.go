@@ -271,6 +271,12 @@ func (c *Client) Scale(ctx context.Context, cell sdk.CellName, replicas int) err
 	return err
 }
 
+// SwapPlugin implements [Controller].
+func (c *Client) SwapPlugin(ctx context.Context, from, to string, force bool) error {
+	_, err := post[done](ctx, c, "plugins/"+url.PathEscape(from)+"/swap", nil, swapRequest{To: to, Force: force})
+	return err
+}
+
 // RestartPlugin implements [Controller].
 func (c *Client) RestartPlugin(ctx context.Context, name string) error {
 	_, err := post[done](ctx, c, "plugins/"+url.PathEscape(name)+"/restart", nil, done{})

@@ -23,6 +23,7 @@
 //	POST /v1/cells/{cell}/scale                   {"replicas":N}
 //	POST /v1/cells/{cell}/launch                  {"command":[…]} in, Launch out
 //	POST /v1/plugins/{plugin}/restart
+//	POST /v1/plugins/{plugin}/swap                {"to":NAME,"force":BOOL}
 //	POST /v1/apply                                Plan in, []Change out
 //	POST /v1/down                                 DownRequest in, stream of Event out
 //	GET  /metrics                                 whatever Options.Metrics serves

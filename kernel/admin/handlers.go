@@ -36,6 +36,7 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 	mux.HandleFunc("POST /v1/plugins/{plugin}/restart", s.answer(func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return struct{}{}, k.RestartPlugin(r.Context(), r.PathValue("plugin"))
 	}))
+	mux.HandleFunc("POST /v1/plugins/{plugin}/swap", s.answer(s.swap))
 	mux.HandleFunc("POST /v1/apply", s.answer(s.apply))
 	mux.HandleFunc("POST /v1/down", s.down)
 	if metrics != nil {
@@ -207,4 +208,18 @@ func (s *Server) callCell(w http.ResponseWriter, r *http.Request) (json.RawMessa
 		defer cancel()
 	}
 	return s.kernel.Call(ctx, c)
+}
+
+// swapRequest is the body of a swap.
+type swapRequest struct {
+	To    string `json:"to"`
+	Force bool   `json:"force"`
+}
+
+func (s *Server) swap(w http.ResponseWriter, r *http.Request) (any, error) {
+	var q swapRequest
+	if err := decode(w, r, &q); err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.kernel.SwapPlugin(r.Context(), r.PathValue("plugin"), q.To, q.Force)
 }

@@ -61,6 +61,10 @@ type Controller interface {
 	// RestartPlugin replaces a plugin's process, also one that has failed.
 	// The name is "transport-quic", or "quic" where that is unambiguous.
 	RestartPlugin(ctx context.Context, name string) error
+	// SwapPlugin has another plugin of its kind, or another version of itself,
+	// take the place of one. It refuses to lose nodes that are in use, unless
+	// force is set: then the error is [sdk.CodeUnavailable] and nothing changed.
+	SwapPlugin(ctx context.Context, from, to string, force bool) error
 	// Apply makes the kernel run p and returns what that changed or, with
 	// p.DryRun, would change. A plan that is already in effect changes nothing.
 	// A manifest that is wrong is [sdk.CodeInvalid]: its text holds all errors.

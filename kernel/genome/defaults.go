@@ -14,7 +14,7 @@ func Default() *Genome {
 		Golgi: Golgi{
 			Listen:         "0.0.0.0:9000",
 			Transports:     []string{"uds", "quic"},
-			Discovery:      []string{},
+			Discovery:      []string{"multicast"},
 			Balance:        "p2c",
 			Links:          8,
 			Deadline:       30 * time.Second,

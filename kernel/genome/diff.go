@@ -23,6 +23,7 @@ const (
 	OpRestart Op = "restart" // replace the replicas one by one
 	OpScale   Op = "scale"   // start or drain replicas
 	OpUpdate  Op = "update"  // apply without touching a process
+	OpSwap    Op = "swap"    // exchange plugins while cells go on
 	OpReboot  Op = "reboot"
 )
 
@@ -90,16 +91,22 @@ func diffSettings(old, new *Genome) []Change {
 	}{{"kernel", old.Kernel, new.Kernel}, {"golgi", old.Golgi, new.Golgi}}
 	for _, s := range sections {
 		for _, f := range differing(s.old, s.new) {
-			changes = append(changes, Change{
-				Op: OpReboot, Key: s.name + "." + f.key, From: text(f.old), To: text(f.new),
-			})
+			op := OpReboot
+			if s.name == "golgi" && f.key == "discovery" {
+				op = OpSwap
+			}
+			changes = append(changes, Change{Op: op, Key: s.name + "." + f.key, From: text(f.old), To: text(f.new)})
 		}
 	}
 	for _, name := range unionKeys(old.Plugins, new.Plugins) {
 		was, had := old.Plugins[name]
 		is, has := new.Plugins[name]
 		if had != has || !same(was, is) {
-			changes = append(changes, Change{Op: OpReboot, Key: "plugins." + name})
+			op := OpReboot
+			if kind, instance, _ := strings.Cut(name, "-"); kind == string(sdk.KindDiscovery) || kind == string(sdk.KindTransport) && instance != "uds" {
+				op = OpSwap
+			}
+			changes = append(changes, Change{Op: op, Key: "plugins." + name})
 		}
 	}
 	if from, to := old.Workspace.Main, new.Workspace.Main; from != to {

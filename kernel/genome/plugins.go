@@ -25,7 +25,7 @@ func (r PluginRef) Key() string { return string(r.Kind) + "-" + r.Instance }
 // Name returns what the plugin calls itself, by convention: the bundled name,
 // or the last element of the path without "<kind>-". Of a transport it is the
 // scheme of its addresses.
-func (r PluginRef) Name() string { return pluginName(r.Kind, r.Use) }
+func (r PluginRef) Name() string { return PluginName(r.Kind, r.Use) }
 
 // Selected returns the plugins of golgi.*, transports in order of preference,
 // kinds in the order of [sdk.Kinds].
@@ -62,7 +62,7 @@ func one(s string) []string {
 }
 
 func (g *Genome) ref(kind sdk.Kind, entry string) PluginRef {
-	r := PluginRef{Kind: kind, Instance: pluginName(kind, entry), Use: entry}
+	r := PluginRef{Kind: kind, Instance: PluginName(kind, entry), Use: entry}
 	if s, ok := g.Plugins[r.Key()]; ok {
 		r.SHA256, r.Limits, r.Config = s.SHA256, s.Limits, s.Config
 		if s.Use != "" {
@@ -127,7 +127,9 @@ func (g *Genome) RemoteTransports() []string {
 	return names
 }
 
-func pluginName(kind sdk.Kind, use string) string {
+// PluginName returns the instance that an entry of golgi stands for: a name, or
+// the last element of a path without "<kind>-".
+func PluginName(kind sdk.Kind, use string) string {
 	return strings.TrimPrefix(filepath.Base(use), string(kind)+"-")
 }
 

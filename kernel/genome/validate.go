@@ -184,7 +184,7 @@ func (c *checker) selected(kind sdk.Kind, entries []string) {
 	}
 	seen := map[string]string{}
 	for _, e := range entries {
-		name := pluginName(kind, e)
+		name := PluginName(kind, e)
 		if _, err := sdk.ParseCellName(name); err != nil {
 			c.addf(golgiKey(kind), "plugin %.80q: want a bundled name or the path of an executable", e)
 		}
@@ -227,7 +227,7 @@ func (c *checker) plugins() {
 func (c *checker) plugin(key []string, r PluginRef, p Plugin) {
 	c.limits(sub(key, "limits"), p.Limits)
 	for _, e := range c.g.entries(r.Kind) {
-		if pluginName(r.Kind, e) == r.Instance && p.Use == "" {
+		if PluginName(r.Kind, e) == r.Instance && p.Use == "" {
 			r.Use = e
 		}
 	}

@@ -186,6 +186,7 @@ func (g *Golgi) admit(h wire.LinkHeader, d Door, mesh *identity.Mesh) (*seat, *c
 	if e != nil {
 		return nil, nil, e
 	}
+	l.foreign.scheme, _, _ = strings.Cut(d.Name, "://")
 	s.served++
 	return s, &channel.Link{ID: l.id, Node: l.foreign.node, Cell: l.from}, nil
 }

@@ -1,6 +1,7 @@
 package golgi
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -17,6 +18,7 @@ type foreign struct {
 	cell     sdk.CellName // who calls, or who was called
 	peers    []sdk.NodeID // who may answer; none is every member
 	addr     sdk.Addr     // that was dialled
+	scheme   string       // of the transport it came by
 	admitted bool
 }
 
@@ -99,8 +101,71 @@ func (g *Golgi) linked(f *foreign) {
 
 // unlinked takes back what linked noted. The caller holds mu.
 func (g *Golgi) unlinked(f *foreign) {
-	if f != nil && f.admitted && g.opt.Peers != nil && f.mesh == g.mesh {
+	if f == nil || !f.admitted {
+		return
+	}
+	if len(g.partners) < maxPairs {
+		g.partners[f.node] = time.Now()
+	}
+	if g.opt.Peers != nil && f.mesh == g.mesh {
 		g.opt.Peers.Unpin(f.node)
+	}
+}
+
+// Partners returns the nodes to which there is a link, or was one not long ago.
+func (g *Golgi) Partners(within time.Duration) map[sdk.NodeID]bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make(map[sdk.NodeID]bool)
+	for node, last := range g.partners {
+		if time.Since(last) <= within {
+			list[node] = true
+		} else {
+			delete(g.partners, node)
+		}
+	}
+	for _, l := range g.links {
+		if l.foreign != nil && l.foreign.admitted && l.foreign.mesh == g.mesh {
+			list[l.foreign.node] = true
+		}
+	}
+	return list
+}
+
+// Release asks for all links that came by a transport to be made anew, and
+// waits until they have ended or ctx is done. Calls in flight end first.
+func (g *Golgi) Release(ctx context.Context, scheme string) {
+	g.mu.Lock()
+	wait := make(map[uint64]bool)
+	for _, l := range g.links {
+		if l.foreign == nil || l.foreign.scheme != scheme {
+			continue
+		}
+		wait[l.id] = true
+		for _, s := range []*seat{l.caller, l.to} {
+			if s != nil {
+				s.put(channel.Message{Type: channel.TypeRelease, ID: l.id}, nil)
+			}
+		}
+	}
+	g.mu.Unlock()
+	for {
+		g.mu.Lock()
+		for id := range wait {
+			if g.links[id] == nil {
+				delete(wait, id)
+			}
+		}
+		dropped := g.dropped
+		g.mu.Unlock()
+		if len(wait) == 0 {
+			return
+		}
+		select {
+		case <-dropped:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -119,6 +184,31 @@ func (g *Golgi) Recheck() {
 			}
 		}
 	}
+}
+
+// revokeWait is how long calls of who may not call any more go on.
+const revokeWait = 10 * time.Second
+
+// revoke ends a link whose caller may not call any more: when its calls have
+// ended, or, if the caller does not let go of it, after a while. The caller
+// holds mu.
+func (g *Golgi) revoke(l *link) {
+	s, cell := l.to, l.to.id.Cell
+	s.put(channel.Message{Type: channel.TypeRelease, ID: l.id}, nil)
+	g.wg.Go(func() {
+		timer := time.NewTimer(revokeWait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-g.ctx.Done():
+			return
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.links[l.id] == l && l.to == s && !g.mayCall(l, cell) {
+			s.cut(l.id, sdk.Errorf(sdk.CodeDenied, "cell %q does not allow %q to call it any more", cell, l.from))
+		}
+	})
 }
 
 // cut tells a process to end a link. The caller holds Golgi.mu.

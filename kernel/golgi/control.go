@@ -38,7 +38,7 @@ func (g *Golgi) Attach(id Replica, w channel.Welcome) (*Attachment, error) {
 	s := g.newSeat(id, w, ours)
 	a := &Attachment{Channel: theirs, Token: newToken()}
 	a.cancel = func() {
-		g.revoke(a.Token)
+		g.expire(a.Token)
 		s.ch.Close()
 	}
 	g.mu.Lock()
@@ -48,7 +48,7 @@ func (g *Golgi) Attach(id Replica, w channel.Welcome) (*Attachment, error) {
 		theirs.Close()
 		return nil, sdk.Errorf(sdk.CodeUnavailable, "attach %s: the kernel is shutting down", s)
 	}
-	g.tokens[a.Token] = &ticket{id: id, welcome: w, expire: time.AfterFunc(tokenLife, func() { g.revoke(a.Token) })}
+	g.tokens[a.Token] = &ticket{id: id, welcome: w, expire: time.AfterFunc(tokenLife, func() { g.expire(a.Token) })}
 	g.wg.Go(s.listen)
 	return a, nil
 }
@@ -59,7 +59,7 @@ func (g *Golgi) Token(id Replica, w channel.Welcome) string {
 	token := newToken()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.tokens[token] = &ticket{id: id, welcome: w, expire: time.AfterFunc(tokenLife, func() { g.revoke(token) })}
+	g.tokens[token] = &ticket{id: id, welcome: w, expire: time.AfterFunc(tokenLife, func() { g.expire(token) })}
 	return token
 }
 
@@ -77,7 +77,7 @@ func (g *Golgi) AttachSelf(name sdk.CellName) (*os.File, error) {
 	return theirs, nil
 }
 
-func (g *Golgi) revoke(token string) {
+func (g *Golgi) expire(token string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t := g.tokens[token]; t != nil {

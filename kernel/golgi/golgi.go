@@ -102,16 +102,18 @@ type Golgi struct {
 	refused limiter
 	door    chan struct{} // one entry per process without a hello
 
-	mu     sync.Mutex // guards all below and the mutable fields of seats
-	closed bool
-	mesh   *identity.Mesh // of links between machines
-	routes map[sdk.CellName]Routes
-	seats  map[*seat]struct{}
-	byName map[sdk.CellName]map[*seat]struct{} // ready seats that serve
-	tokens map[string]*ticket
-	nextID uint64
-	links  map[uint64]*link
-	past   map[pair]channel.LinkStats // of links that are over
+	mu       sync.Mutex // guards all below and the mutable fields of seats
+	closed   bool
+	mesh     *identity.Mesh // of links between machines
+	routes   map[sdk.CellName]Routes
+	seats    map[*seat]struct{}
+	byName   map[sdk.CellName]map[*seat]struct{} // ready seats that serve
+	tokens   map[string]*ticket
+	nextID   uint64
+	links    map[uint64]*link
+	past     map[pair]channel.LinkStats // of links that are over
+	partners map[sdk.NodeID]time.Time   // when the last link to a node ended
+	dropped  chan struct{}              // closed and replaced when a link is over
 }
 
 // Routes is what the manifest says of one cell: whom it may call, and by
@@ -158,6 +160,7 @@ func New(opt Options) *Golgi {
 		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
+		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}),
 	}
 	g.wg.Go(g.pingAll)
 	return g
@@ -177,7 +180,7 @@ func (g *Golgi) Route(name sdk.CellName, r Routes) {
 	}
 	for _, l := range g.links {
 		if l.to != nil && l.to.id.Cell == name && !g.mayCall(l, name) {
-			l.to.cut(l.id, sdk.Errorf(sdk.CodeDenied, "cell %q does not allow %q to call it any more", name, l.from))
+			g.revoke(l)
 		}
 	}
 }

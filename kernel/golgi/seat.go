@@ -225,6 +225,8 @@ func (g *Golgi) over(s *seat, id uint64) {
 // drop forgets a link that is over. The caller holds mu.
 func (g *Golgi) drop(l *link) {
 	delete(g.links, l.id)
+	close(g.dropped)
+	g.dropped = make(chan struct{})
 	g.unlinked(l.foreign)
 	if l.to == nil {
 		return

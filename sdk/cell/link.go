@@ -42,6 +42,8 @@ type link struct {
 	ready  chan struct{} // closed when theirs has arrived
 	greet  []byte        // settings that come in fragments
 	wg     sync.WaitGroup
+	// release has new calls take other links; guarded by the Membrane's mu.
+	release func()
 }
 
 // newLink takes ownership of f, the socket of a link.

@@ -347,6 +347,8 @@ func (m *Membrane) hear(msg channel.Message) {
 		m.admitted(msg)
 	case channel.TypeCut:
 		m.cut(msg)
+	case channel.TypeRelease:
+		m.release(msg.ID)
 	case channel.TypeDrain:
 		m.requestDrain()
 	case channel.TypePing:

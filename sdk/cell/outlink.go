@@ -68,6 +68,7 @@ func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 	}
 	l := &outLink{link: base, synapse: s, endpoint: info.Endpoint, takeOver: make(chan struct{}, 1)}
 	l.slots = slotTable{link: l, freed: make(chan struct{}, 1)}
+	s.m.setRelease(base, l.giveUp)
 	l.next.Store(noNext)
 	l.turn.Store(turnKeeper)
 	l.wg.Add(1)
@@ -88,6 +89,13 @@ func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 	}
 	l.close(err)
 	return nil, sdk.Errorf(sdk.CodeUnavailable, "open link to %q: %v", info.Cell, err)
+}
+
+// giveUp has new calls take other links; this one ends with its last call.
+func (l *outLink) giveUp() {
+	l.closing.Store(true)
+	l.synapse.lost(l)
+	l.closeIfIdle()
 }
 
 // close ends the link and waits for its goroutines. Calls in flight fail.
@@ -133,9 +141,7 @@ func (l *outLink) handle(h wire.Header, body []byte) error {
 		l.control(wire.Header{Kind: wire.KindPong, Value: h.Value}, "")
 	case wire.KindPong:
 	case wire.KindGoAway:
-		l.closing.Store(true)
-		l.synapse.lost(l)
-		l.closeIfIdle()
+		l.giveUp()
 	default:
 		return fmt.Errorf("unexpected %s", h.Kind)
 	}

@@ -106,10 +106,35 @@ func (m *Membrane) cut(msg channel.Message) {
 	}
 	m.mu.Lock()
 	l := m.foreign[msg.ID]
+	if in := m.in[msg.ID]; in != nil {
+		l = in.link
+	}
 	m.mu.Unlock()
 	if l != nil {
 		l.w.fail(err)
 	}
+}
+
+// release has calls take other links than this one, which ends with its last.
+func (m *Membrane) release(id uint64) {
+	m.mu.Lock()
+	in, release := m.in[id], (func())(nil)
+	if out := m.foreign[id]; out != nil {
+		release = out.release
+	}
+	m.mu.Unlock()
+	if in != nil {
+		in.goAway()
+	} else if release != nil {
+		release()
+	}
+}
+
+// setRelease says what release does with an outgoing link.
+func (m *Membrane) setRelease(l *link, f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l.release = f
 }
 
 // watch makes a link that is not local known to cut, and to shut while its

@@ -50,6 +50,7 @@ const (
 	TypePing      = "ping"      // ID
 	TypeAdmitted  = "admitted"  // ID, Link or Failure: the answer to admit
 	TypeCut       = "cut"       // ID, Failure: end this link now
+	TypeRelease   = "release"   // ID: end this link when its calls have ended; new ones take another
 )
 
 // Features a cell announces in its hello.

@@ -42,15 +42,16 @@ c = { command = ["true"], axons = { a = "axon://a", loose = "axon://loose" } }
       |                                         ^^^^^^^^^^
 cellkernel: read genome.toml: 1 mistake
 `},
-		{"unknown axon", `[genome]
+		{"unknown axon", `golgi = { discovery = [] }
+[genome]
 name = "worker"
 command = ["true"]
 [axons]
 store = "axon://stroe"
 [cells.store]
 command = ["true"]
-`, `genome.toml:5:9: cells.worker.axons.store.to: axon://stroe: no cell "stroe" in this genome, no address, and golgi.discovery is empty (did you mean "store"?)
-    5 | store = "axon://stroe"
+`, `genome.toml:6:9: cells.worker.axons.store.to: axon://stroe: no cell "stroe" in this genome, no address, and golgi.discovery is empty (did you mean "store"?)
+    6 | store = "axon://stroe"
       |         ^^^^^^^^^^^^^^
 cellkernel: read genome.toml: 1 mistake
 `},

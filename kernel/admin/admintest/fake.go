@@ -208,6 +208,16 @@ func (f *Fake) RestartPlugin(_ context.Context, name string) error {
 	return sdk.Errorf(sdk.CodeNotFound, "restart plugin %q: no such plugin", name)
 }
 
+// SwapPlugin implements [admin.Controller].
+func (f *Fake) SwapPlugin(_ context.Context, from, to string, force bool) error {
+	for _, p := range f.Plug {
+		if from == p.Name || from == string(p.Kind)+"-"+p.Name {
+			return f.note("SwapPlugin", "swap plugin %s %s %t", from, to, force)
+		}
+	}
+	return sdk.Errorf(sdk.CodeNotFound, "swap plugin %q: no such plugin", from)
+}
+
 // Apply implements [admin.Controller].
 func (f *Fake) Apply(_ context.Context, p admin.Plan) ([]admin.Change, error) {
 	verb := "apply"

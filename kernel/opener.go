@@ -1,0 +1,98 @@
+package kernel
+
+import (
+	"crypto/sha256"
+	"errors"
+
+	"github.com/cellkernel/cellkernel/kernel/identity"
+	"github.com/cellkernel/cellkernel/kernel/peers"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// maxSeen is how many envelopes an opener remembers.
+const maxSeen = 4096
+
+// An opener opens the envelopes of one discovery. What it has opened it knows
+// again, so that repeating costs less than signing.
+type opener struct {
+	k      *Kernel
+	source string
+	mesh   *identity.Mesh // that seen was opened with
+	seen   map[[32]byte]peers.Announcement
+}
+
+func newOpener(k *Kernel, source string) *opener { return &opener{k: k, source: source} }
+
+// saw takes one event; a discovery calls it one at a time.
+func (o *opener) saw(e sdk.Event) {
+	switch e.Kind {
+	case sdk.EventSynced:
+		o.k.peers.SourceSynced(o.source)
+	case sdk.EventSeen:
+		if a, ok := o.open(e); ok {
+			v := o.k.peers.See(o.source, e.Origin, a)
+			if v == peers.VerdictNew || v == peers.VerdictLeft {
+				o.k.log.Info("peer "+v.String(), "node", a.Node.Short(), "name", string(a.Name), "by", o.source, "from", e.Origin)
+			}
+		}
+	case sdk.EventGone:
+		if len(e.Envelope) == 0 {
+			o.k.peers.Gone(o.source, e.Origin, "")
+		} else if a, ok := o.open(e); ok {
+			o.k.peers.Gone(o.source, e.Origin, a.Node)
+		}
+	}
+	o.k.heard()
+}
+
+func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
+	mesh := o.k.member.mesh.Load()
+	if mesh != o.mesh {
+		o.mesh, o.seen = mesh, make(map[[32]byte]peers.Announcement)
+	}
+	sum := sha256.Sum256(e.Envelope)
+	if a, ok := o.seen[sum]; ok {
+		return a, true
+	}
+	said, err := mesh.OpenAnnouncement(e.Envelope)
+	if err != nil {
+		if tag, ok := identity.EnvelopeTag(e.Envelope); ok && errors.Is(err, identity.ErrForeign) {
+			o.k.peers.Foreign(o.source, e.Origin, tag)
+		} else {
+			o.k.peers.Foreign(o.source, e.Origin, [8]byte{}) // made up
+		}
+		return peers.Announcement{}, false
+	}
+	if len(o.seen) >= maxSeen {
+		for old := range o.seen { // any
+			delete(o.seen, old)
+			break
+		}
+	}
+	a := sighted(said)
+	o.seen[sum] = a
+	return a, true
+}
+
+// heard wakes who waits for nodes to be seen.
+func (k *Kernel) heard() {
+	select {
+	case k.news <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// sighted is an announcement in the words of the table.
+func sighted(a identity.Announcement) peers.Announcement {
+	p := peers.Announcement{
+		Node: a.Node, Boot: a.Boot, Seq: a.Seq, TTL: a.TTL, Wire: a.Wire, Donor: a.Donor, Goodbye: a.Goodbye,
+		Part: a.Part, Parts: a.Parts, Name: a.Name,
+	}
+	for _, l := range a.Listeners {
+		p.Listeners = append(p.Listeners, peers.Listener(l))
+	}
+	for _, c := range a.Cells {
+		p.Cells = append(p.Cells, peers.Cell(c))
+	}
+	return p
+}

@@ -1,0 +1,219 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/catalog"
+	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/plugin"
+)
+
+const (
+	coverWait = 12 * time.Second // for a new discovery to see all nodes in use: four beats
+	lately    = 60 * time.Second // after its last link a node still counts as in use
+	syncWait  = 5 * time.Second  // for a new version of a discovery to have its first view
+)
+
+// SwapPlugin implements [admin.Controller]: it exchanges a plugin for another
+// one of its kind, or for another version of itself, while cells go on.
+func (k *Kernel) SwapPlugin(ctx context.Context, from, to string, force bool) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	g, err := swapped(k.genomeNow(), from, to)
+	if err != nil {
+		return err
+	}
+	if problems := g.Validate(); len(problems) > 0 {
+		return sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: %s", from, to, problems[0])
+	}
+	if err := k.syncNetwork(ctx, g, k.wantedCells(), force); err != nil {
+		k.revertNetwork(ctx)
+		return fmt.Errorf("swap %q for %q: %w", from, to, err)
+	}
+	k.mu.Lock()
+	k.genome = g
+	k.mu.Unlock()
+	k.note(fmt.Sprintf("plugin %s has taken the place of %s; this is not in %s", to, from, k.opt.Genome.File))
+	return nil
+}
+
+// revertNetwork ends what a failed change has begun: what was in use before
+// still is.
+func (k *Kernel) revertNetwork(ctx context.Context) {
+	if err := k.syncNetwork(context.WithoutCancel(ctx), k.genomeNow(), k.wantedCells(), true); err != nil {
+		k.note("take back a change of plugins: " + err.Error())
+	}
+}
+
+// swapped is a genome in which one plugin has taken the place of another.
+func swapped(g *genome.Genome, from, to string) (*genome.Genome, error) {
+	kind, name, err := pluginOf(g, from)
+	if err != nil {
+		return nil, err
+	}
+	if isPath := strings.ContainsRune(to, filepath.Separator); !isPath {
+		other, bare, ok := strings.Cut(to, "-")
+		if ok && sdk.Kind(other) != kind {
+			if _, err := sdk.ParseKind(other); err == nil {
+				return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: want a plugin of kind %s", from, to, kind)
+			}
+		} else if ok {
+			to = bare
+		}
+	}
+	next := *g
+	replace := func(list []string) []string {
+		list = slices.Clone(list)
+		for i, entry := range list {
+			if genome.PluginName(kind, entry) == name {
+				list[i] = to
+			}
+		}
+		return list
+	}
+	switch kind {
+	case sdk.KindDiscovery:
+		next.Golgi.Discovery = replace(g.Golgi.Discovery)
+	case sdk.KindTransport:
+		if genome.PluginName(kind, to) != name || name == "uds" {
+			return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: a transport can be exchanged for another version of itself only: addresses begin with its name", from, to)
+		}
+		next.Golgi.Transports = replace(g.Golgi.Transports)
+	default:
+		return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q: plugins of kind %s are not exchanged while the kernel runs", from, kind)
+	}
+	if key := string(kind) + "-" + name; genome.PluginName(kind, to) == name && g.Plugins[key].Use != "" {
+		next.Plugins = maps.Clone(g.Plugins)
+		section := next.Plugins[key]
+		section.Use, section.SHA256 = "", ""
+		next.Plugins[key] = section
+	}
+	return &next, nil
+}
+
+// pluginOf finds a plugin of golgi by "discovery-multicast" or "multicast".
+func pluginOf(g *genome.Genome, name string) (sdk.Kind, string, error) {
+	var found []genome.PluginRef
+	for _, r := range g.Selected() {
+		if r.Key() == name || r.Instance == name {
+			found = append(found, r)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", "", sdk.Errorf(sdk.CodeNotFound, "find plugin %q: golgi has none of that name", name)
+	case 1:
+		return found[0].Kind, found[0].Instance, nil
+	}
+	return "", "", sdk.Errorf(sdk.CodeInvalid, "find plugin %q: there are two: say %s or %s", name, found[0].Key(), found[1].Key())
+}
+
+// awaitCover waits until all nodes in use are seen by other discoveries than
+// the one that is to end.
+func (k *Kernel) awaitCover(ctx context.Context, old string, others []genome.PluginRef) error {
+	timer := time.NewTimer(coverWait)
+	defer timer.Stop()
+	for {
+		missing := k.uncovered(func(source string) bool {
+			return slices.ContainsFunc(others, func(r genome.PluginRef) bool { return r.Instance == source })
+		})
+		if len(missing) == 0 && k.synced(others) {
+			return nil
+		}
+		select {
+		case <-k.news:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			if len(missing) == 0 {
+				return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: no other one has a whole view after %s", old, coverWait)
+			}
+			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: nodes in use that no other one sees after %s: %s", old, coverWait, strings.Join(missing, ", "))
+		}
+	}
+}
+
+// uncovered names the nodes in use that none of these sources sees.
+func (k *Kernel) uncovered(source func(string) bool) []string {
+	used := k.golgi.Partners(lately)
+	var missing []string
+	for _, r := range k.peers.Nodes() {
+		if r.Node == "" || !used[r.Node] {
+			continue
+		}
+		covered := false
+		for _, o := range r.Origins {
+			covered = covered || source(o.Source)
+		}
+		if !covered {
+			missing = append(missing, fmt.Sprintf("%s (%s)", r.Name, r.Node.Short()))
+		}
+	}
+	return missing
+}
+
+// synced reports whether any of these discoveries has a whole view.
+func (k *Kernel) synced(refs []genome.PluginRef) bool {
+	for _, s := range k.peers.Sources() {
+		if s.Synced && s.Up && slices.ContainsFunc(refs, func(r genome.PluginRef) bool { return r.Instance == s.Name }) {
+			return true
+		}
+	}
+	return false
+}
+
+// replacePlugin exchanges the process of a plugin for one of another version
+// or configuration.
+func (k *Kernel) replacePlugin(ctx context.Context, spec catalog.Spec, force bool) error {
+	var s catalog.Swap
+	switch spec.Kind {
+	case plugin.KindDiscovery:
+		if !force {
+			s.Commit = k.sees
+		}
+	case plugin.KindTransport:
+		s.Drain = func(ctx context.Context) { k.golgi.Release(ctx, spec.Name) }
+	}
+	return k.catalog.Replace(ctx, spec, s)
+}
+
+// sees waits until a candidate has a view in which no node in use is missing.
+func (k *Kernel) sees(ctx context.Context, c catalog.Candidate) error {
+	d, err := c.Discovery()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncWait)
+	defer cancel()
+	missing := k.golgi.Partners(lately)
+	o, synced := newOpener(k, ""), false
+	err = d.Watch(ctx, func(e sdk.Event) {
+		switch e.Kind {
+		case sdk.EventSynced:
+			synced = true
+		case sdk.EventSeen:
+			if a, ok := o.open(e); ok {
+				delete(missing, a.Node)
+			}
+		}
+		if synced && len(missing) == 0 {
+			cancel()
+		}
+	})
+	switch {
+	case synced && len(missing) == 0:
+		return nil
+	case err != nil:
+		return err
+	case !synced:
+		return sdk.Errorf(sdk.CodeUnavailable, "the new one has no view after %s", syncWait)
+	}
+	return sdk.Errorf(sdk.CodeUnavailable, "the new one does not see nodes in use after %s: %s", syncWait, slices.Sorted(maps.Keys(missing)))
+}
