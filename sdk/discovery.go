@@ -40,6 +40,8 @@ type Event struct {
 	Kind     EventKind
 	Envelope Envelope // of EventSeen; of EventGone the last envelope, if any
 	// Origin is where it came from, as the medium tells: "10.0.0.7:9099".
-	// It is a hint for dialling and for limits, never an identity.
+	// It is a hint for dialling and for limits, never an identity. What follows
+	// a space is for people: "203.0.113.7:40123 nat:51000" was port 51000 before
+	// something on the way changed it.
 	Origin string
 }

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -313,6 +314,7 @@ func (t *Table) Deny(ids []sdk.NodeID) {
 }
 
 func parseOrigin(s string) netip.AddrPort {
+	s, _, _ = strings.Cut(s, " ") // what follows is for people
 	at, err := netip.ParseAddrPort(s)
 	if ip := at.Addr(); err != nil || ip.IsUnspecified() || ip.IsMulticast() {
 		return netip.AddrPort{}

@@ -32,7 +32,7 @@ type Options struct {
 
 // A Server answers nodes at one UDP socket.
 type Server struct {
-	sock   socket
+	sock   Socket
 	log    *slog.Logger
 	limits Limits
 	wake   chan struct{} // of capacity 1: a group changed
@@ -57,10 +57,12 @@ func Listen(ctx context.Context, addr string, o Options) (*Server, error) {
 		}
 		return nil, sdk.Errorf(sdk.CodeInvalid, "listen at %q: %v", addr, err)
 	}
-	return newServer(sock, o), nil
+	return New(sock, o), nil
 }
 
-func newServer(sock socket, o Options) *Server {
+// New returns a server on a socket that is open, and will be closed by
+// [Server.Serve].
+func New(sock Socket, o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

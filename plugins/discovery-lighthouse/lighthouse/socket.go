@@ -14,8 +14,8 @@ import (
 // was asked: nodes take answers from no other, and a machine may have many.
 type path string
 
-// A socket is what a [Server] needs of a *net.UDPConn.
-type socket interface {
+// A Socket is what a [Server] needs of a *net.UDPConn.
+type Socket interface {
 	ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, from netip.AddrPort, err error)
 	WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (n, oobn int, err error)
 	LocalAddr() net.Addr
@@ -23,7 +23,7 @@ type socket interface {
 }
 
 // listen opens a socket that reports where datagrams were sent to.
-func listen(ctx context.Context, addr string) (socket, error) {
+func listen(ctx context.Context, addr string) (Socket, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
 		var inner error
 		err := rc.Control(func(fd uintptr) {

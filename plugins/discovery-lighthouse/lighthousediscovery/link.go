@@ -349,6 +349,7 @@ func (l *link) onState(now time.Time, m datagram.State) error {
 		l.sync.now(now)
 		return l.sendSync(now, true)
 	}
+	l.mirror.setMute(false)
 	l.sync.rest(now, l.d.beat)
 	l.report(func(st *status) {
 		st.synced, st.late = true, false

@@ -29,6 +29,7 @@ type mirror struct {
 	kept     int // envelopes of all nodes
 	pending  []*pending
 	doubt    time.Time // when doubtful nodes are dropped; zero: there are none
+	mute     bool      // the lighthouse does not answer
 }
 
 // A pending is a row whose envelopes, or whose predecessor, did not arrive.
@@ -82,6 +83,18 @@ func (m *mirror) settle(now time.Time) {
 		if n.doubtful {
 			m.set(id, n, nil)
 		}
+	}
+}
+
+// setMute notes whether the lighthouse answers. What it once said does not
+// keep alive whom another lighthouse saw leave.
+func (m *mirror) setMute(mute bool) {
+	if mute == m.mute {
+		return
+	}
+	m.mute = mute
+	for _, n := range m.nodes {
+		m.view.setMute(n, mute || n.doubtful)
 	}
 }
 

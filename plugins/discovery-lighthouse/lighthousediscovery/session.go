@@ -107,6 +107,7 @@ func (s *session) run(ctx context.Context) {
 			s.log.Warn("lighthouse is unreachable", "error", err)
 		}
 		s.report(func(st *status) { st.err, st.late, st.synced = err, true, false })
+		s.mirror.setMute(true)
 		if time.Since(s.heard) > forgetTime {
 			s.mirror.forget()
 		}

@@ -14,7 +14,7 @@ const maxQueue = 16384
 type view struct {
 	mu       sync.Mutex // guards the fields below and those of watchers
 	seen     map[sighting]*entry
-	refs     map[datagram.Hash]int // of sightings in seen, by envelope
+	known    map[datagram.Hash]*known
 	watchers map[*watcher]bool
 }
 
@@ -23,6 +23,16 @@ type sighting struct {
 	hash   datagram.Hash
 	origin string
 }
+
+// A known envelope is in sightings of one node.
+type known struct {
+	n   int // sightings
+	kin *kin
+}
+
+// A kin is one node as all lighthouses know it. They have different names for
+// it, but at some time told of the same envelope.
+type kin struct{ n int } // lighthouses that answer and know it
 
 // An entry counts how many lighthouses tell of a sighting.
 type entry struct {
@@ -38,7 +48,7 @@ type watcher struct {
 }
 
 func newView() *view {
-	return &view{seen: map[sighting]*entry{}, refs: map[datagram.Hash]int{}, watchers: map[*watcher]bool{}}
+	return &view{seen: map[sighting]*entry{}, known: map[datagram.Hash]*known{}, watchers: map[*watcher]bool{}}
 }
 
 // A node is what one lighthouse says of one registration.
@@ -48,6 +58,8 @@ type node struct {
 	hashes    []datagram.Hash
 	envelopes []sdk.Envelope
 	doubtful  bool // not confirmed since the lighthouse lost its memory
+	kin       *kin // this and mute are guarded by the view's mu
+	mute      bool // its lighthouse does not answer: it has no say in who is gone
 }
 
 // replace puts what one lighthouse says of a node in place of what it said;
@@ -56,14 +68,18 @@ func (v *view) replace(old, now *node) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if now != nil {
+		if old != nil {
+			now.kin = old.kin
+			now.kin.n++
+		}
 		v.add(now)
 	}
+	if old == nil {
+		return
+	}
 	v.drop(old)
-	if now == nil && old != nil && len(old.hashes) > 0 {
-		last := len(old.hashes) - 1
-		if v.refs[old.hashes[last]] == 0 { // no other lighthouse has it
-			v.tell(sdk.Event{Kind: sdk.EventGone, Envelope: old.envelopes[last], Origin: old.origin})
-		}
+	if last := len(old.hashes) - 1; now == nil && old.kin.n == 0 { // no other lighthouse knows it
+		v.tell(sdk.Event{Kind: sdk.EventGone, Envelope: old.envelopes[last], Origin: old.origin})
 	}
 }
 
@@ -76,13 +92,28 @@ func (v *view) forget(old *node) {
 }
 
 func (v *view) add(n *node) {
+	for _, h := range n.hashes {
+		if k := v.known[h]; k != nil && k.kin != n.kin {
+			if n.kin != nil {
+				n.kin.n--
+			}
+			n.kin = k.kin
+			n.kin.n++
+		}
+	}
+	if n.kin == nil {
+		n.kin = &kin{n: 1}
+	}
 	for i, h := range n.hashes {
 		key := sighting{h, n.origin}
 		e := v.seen[key]
 		if e == nil {
 			e = &entry{envelope: n.envelopes[i]}
 			v.seen[key] = e
-			v.refs[h]++
+			if v.known[h] == nil {
+				v.known[h] = &known{kin: n.kin}
+			}
+			v.known[h].n++
 			v.tell(sdk.Event{Kind: sdk.EventSeen, Envelope: e.envelope, Origin: n.origin})
 		}
 		e.n++
@@ -90,8 +121,8 @@ func (v *view) add(n *node) {
 }
 
 func (v *view) drop(n *node) {
-	if n == nil {
-		return
+	if !n.mute {
+		n.kin.n--
 	}
 	for _, h := range n.hashes {
 		key := sighting{h, n.origin}
@@ -100,10 +131,23 @@ func (v *view) drop(n *node) {
 			continue
 		}
 		delete(v.seen, key)
-		if v.refs[h]--; v.refs[h] == 0 {
-			delete(v.refs, h)
+		if v.known[h].n--; v.known[h].n == 0 {
+			delete(v.known, h)
 		}
 	}
+}
+
+// setMute notes whether the lighthouse that told of n answers.
+func (v *view) setMute(n *node, mute bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case mute && !n.mute:
+		n.kin.n--
+	case !mute && n.mute:
+		n.kin.n++
+	}
+	n.mute = mute
 }
 
 func (v *view) tell(e sdk.Event) {
