@@ -3,7 +3,11 @@ package datagram_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/hex"
 	"net/netip"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -55,13 +59,20 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// docs/discovery.md has this datagram in full.
-func TestGolden(t *testing.T) {
+// The example in docs/discovery.md is what is sent.
+func TestDocs(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/discovery.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile("(?m)^636b4c01 06 [0-9a-f ]+$").FindString(string(text))
+	want, err := hex.DecodeString(strings.ReplaceAll(line, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := datagram.AppendSync(nil, session, cookie, datagram.Sync{Tag: datagram.Tag{0xaa}, Instance: 1, Cursor: 2, Answer: true})
-	want := []byte("ckL\x01\x06\x01\x02\x03\x04\x05\x06\x07\x08\x09\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
-		"\xaa\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01")
 	if !bytes.Equal(got, want) {
-		t.Errorf("sync: got %x, want %x", got, want)
+		t.Errorf("sync: got %x, the page says %x", got, want)
 	}
 }
 
@@ -71,7 +82,7 @@ func TestSignatures(t *testing.T) {
 	if !datagram.Signed(b) {
 		t.Fatal("the signature is wrong")
 	}
-	for i := len(datagram.AppendHello(nil, session)) - datagram.HelloSize + 13; i < len(b); i++ {
+	for i := datagram.CookieSize - len(cookie); i < len(b); i++ {
 		bad := bytes.Clone(b)
 		bad[i] ^= 1
 		if _, err := datagram.ParseRegister(bad); err == nil && datagram.Signed(bad) {

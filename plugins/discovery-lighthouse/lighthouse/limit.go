@@ -24,7 +24,7 @@ type Limits struct {
 	Cookies    float64 // a second in all
 }
 
-// DefaultLimits need at most 32 MiB of memory.
+// DefaultLimits keep what is stored below 32 MiB.
 func DefaultLimits() Limits {
 	return Limits{
 		Nodes: 4096, PerSource: 64, PerPrefix: 256, PerMesh: 1024,

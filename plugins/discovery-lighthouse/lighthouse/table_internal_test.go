@@ -2,17 +2,17 @@ package lighthouse
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
-
-	"crypto/ed25519"
 
 	"pgregory.net/rapid"
 
@@ -234,30 +234,33 @@ func resident(t *testing.T) int {
 // anybody who owns addresses can make, leave the table within its limits and
 // who is there where it is.
 func TestFlood(t *testing.T) {
-	forged := 1_000_000
+	forged, keys, o := 1_000_000, 8000, Options{}
 	if testing.Short() {
-		forged = 50_000
+		forged, keys, o.Limits = 50_000, 600, DefaultLimits()
+		o.Limits.Nodes = 300
 	}
 	f := &flood{cookies: map[netip.AddrPort]datagram.Cookie{}}
-	s := New(f, Options{})
+	s := New(f, o)
+	// No lease ends while a slow machine is at it.
+	now := time.Now().Add(time.Hour)
 	key := ed25519.NewKeyFromSeed(make([]byte, 32))
 	honest := netip.MustParseAddrPort("192.0.2.1:5000")
 	sign := func(from netip.AddrPort, m *datagram.Register) []byte {
-		s.handle(time.Now(), request{from: from, b: datagram.AppendHello(nil, datagram.Session{})})
+		s.handle(now, request{from: from, b: datagram.AppendHello(nil, datagram.Session{})})
 		return datagram.AppendRegister(nil, datagram.Session{}, f.cookies[from], m, key)
 	}
 	e := sdk.Envelope(bytes.Repeat([]byte("e"), sdk.MaxEnvelope))
 	register := func(from netip.AddrPort, tag byte) {
 		m := &datagram.Register{Tag: datagram.Tag{tag}, Boot: 1, Seq: 1, Lease: 30 * time.Second, Hashes: []datagram.Hash{datagram.HashOf(e)}}
-		s.handle(time.Now(), request{from: from, b: sign(from, m)})
-		s.handle(time.Now(), request{from: from, b: datagram.AppendGive(nil, datagram.Session{}, f.cookies[from], e)})
+		s.handle(now, request{from: from, b: sign(from, m)})
+		s.handle(now, request{from: from, b: datagram.AppendGive(nil, datagram.Session{}, f.cookies[from], e)})
 	}
 	register(honest, 0)
 	honestID := (&datagram.Register{Key: [32]byte(key.Public().(ed25519.PublicKey))}).ID()
 	runtime.GC()
 	before := resident(t)
 
-	for i := range 8000 { // with cookies: many addresses, a key for each
+	for i := range keys { // with cookies: many addresses, a key for each
 		key = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i), byte(i >> 8), 1, 2}, 8))
 		register(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 1), byte(i%8))
 		clear(f.cookies)
@@ -274,9 +277,11 @@ func TestFlood(t *testing.T) {
 	if err := s.Serve(t.Context()); err == nil {
 		t.Fatal("the flood never ended")
 	}
+	debug.FreeOSMemory() // of the garbage that this test made
+	// With -short, which is for the race detector as well, memory means nothing.
 	grown, st := resident(t)-before, s.Stats()
 	t.Logf("%d datagrams: %d nodes, %d KiB grown", st.Received, st.Nodes, grown>>10)
-	if st.Nodes != s.limits.Nodes || grown > 32<<20 || st.Strangers != uint64(forged) {
+	if st.Nodes != s.limits.Nodes || grown > 32<<20 && !testing.Short() || st.Strangers != uint64(forged) {
 		t.Errorf("grown by %d bytes; %+v", grown, st)
 	}
 	if r := s.table.rows[honestID]; r == nil || r.gone || r.from != honest {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
+	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
 	"github.com/cellkernel/cellkernel/sdk/plugin/plugintest"
 )
@@ -67,6 +69,52 @@ func config(more map[string]any, servers ...string) map[string]any {
 		c[k] = v
 	}
 	return c
+}
+
+// Real sockets: a lighthouse on this machine ends and comes back at its port.
+// Afterwards no descriptor is left.
+func TestRestartOnRealSockets(t *testing.T) {
+	before := descriptors(t)
+	b := light(t, "127.0.0.1:0")
+	c, err := plugin.Pipe(t.Context(), lighthousediscovery.Plugin(), plugin.Options{Config: config(nil, b.addr)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.Discovery()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := d.Announce(t.Context(), []sdk.Envelope{sdk.Envelope("x")}); err != nil {
+			t.Fatalf("announcement %d: %v", i, err)
+		}
+		b.stop()
+		if err := d.Announce(t.Context(), []sdk.Envelope{sdk.Envelope("y")}); sdk.CodeOf(err) != sdk.CodeUnavailable {
+			t.Fatalf("announcement %d without a lighthouse: %v", i, err)
+		}
+		b = light(t, b.addr)
+		// The plugin comes back by itself, after a pause that it doubles.
+		for end := time.Now().Add(20 * time.Second); b.Stats().Nodes != 1 && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	c.Stop(t.Context())
+	if st := b.Stats(); st.Nodes != 0 {
+		t.Errorf("after the goodbye: %+v", st)
+	}
+	b.stop()
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
 
 func TestContractInThisProcess(t *testing.T) {

@@ -29,6 +29,7 @@ type registering struct {
 	self     *announcement
 	seq      uint64 // of the last registration sent
 	given    uint64 // envelopes of the batch that did not arrive yet
+	last     uint64 // the one that was sent last
 	quiet    bool   // there is nothing to say
 	accepted bool   // by the lighthouse, at least once in this process
 }
@@ -320,15 +321,17 @@ func (l *link) stale(now time.Time, a datagram.Ack) {
 // give sends the next batch of the envelopes that the lighthouse lacks.
 func (l *link) give(now time.Time, missing uint64) error {
 	r := &l.register
-	if r.given &= missing; r.given != 0 {
-		return nil // the rest of the last one may be under way
+	if r.given &= missing; r.given&r.last != 0 {
+		return nil // more of the last one is under way
 	}
+	r.given = 0
 	r.wait = firstRetry
 	r.retry(now)
 	for missing != 0 && bits.OnesCount64(r.given) < batch {
 		i := bits.TrailingZeros64(missing)
 		missing &^= 1 << i
-		r.given |= 1 << i
+		r.last = 1 << i
+		r.given |= r.last
 		if err := l.ask(now, datagram.AppendGive(nil, l.id, *l.cookie, r.self.envelopes[i])); err != nil {
 			return err
 		}

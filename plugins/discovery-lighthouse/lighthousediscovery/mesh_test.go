@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,6 @@ import (
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/memnet"
 	"github.com/cellkernel/cellkernel/sdk"
-	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
 
 // A mesh is lighthouses and nodes in memory, in a bubble of synctest.
@@ -66,7 +66,7 @@ type node struct {
 	mu     sync.Mutex // guards events
 	events []sdk.Event
 	end    func()
-	dials  int
+	dials  atomic.Int32
 }
 
 // node starts a node whose sockets are at an address of its own.
@@ -75,8 +75,7 @@ func (m *mesh) node(c lighthousediscovery.Config) *node {
 	n, host := &node{}, m.next
 	n.Discovery = lighthousediscovery.Open(c, [32]byte{byte(host)}, slog.New(slog.DiscardHandler),
 		func(_ context.Context, server string, _ int) (net.Conn, error) {
-			n.dials++
-			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(host)}), uint16(1000+n.dials))
+			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(host)}), uint16(1000+n.dials.Add(1)))
 			return m.net.Dial(at, netip.MustParseAddrPort(server)), nil
 		})
 	return n
@@ -110,6 +109,13 @@ func (n *node) close() {
 	n.Close()
 }
 
+// all returns what n saw.
+func (n *node) all() []sdk.Event {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.events)
+}
+
 // has returns how often n saw an event of a kind with an envelope.
 func (n *node) has(k sdk.EventKind, envelope string) (times int) {
 	n.mu.Lock()
@@ -129,7 +135,7 @@ func announce(t *testing.T, n *node, envelopes ...string) {
 		self = append(self, sdk.Envelope(e))
 	}
 	if err := n.Announce(t.Context(), self); err != nil {
-		t.Fatalf("announce %q: %v", envelopes, err)
+		t.Fatalf("announce %.40q: %v", envelopes, err)
 	}
 }
 
@@ -150,20 +156,20 @@ func TestLeaseEndsAfterThreeBeats(t *testing.T) {
 		announce(t, a, envelope('m', "a"))
 		time.Sleep(time.Second)
 		if b.has(sdk.EventSeen, envelope('m', "a")) != 1 || b.has(sdk.EventSynced, "") != 1 {
-			t.Fatalf("b saw %q", b.events)
+			t.Fatalf("b saw %q", b.all())
 		}
 		time.Sleep(time.Minute) // beats keep it, and say nothing
 		if b.has(sdk.EventSeen, envelope('m', "a")) != 1 || b.has(sdk.EventGone, envelope('m', "a")) != 0 {
-			t.Fatalf("after a minute b saw %q", b.events)
+			t.Fatalf("after a minute b saw %q", b.all())
 		}
-		m.net.Pass = func(from, _ netip.AddrPort, _ []byte) bool { return from.Addr() != netip.MustParseAddr("10.0.0.1") }
+		m.net.Filter(func(from, _ netip.AddrPort, _ []byte) bool { return from.Addr() != netip.MustParseAddr("10.0.0.1") })
 		time.Sleep(5 * time.Second)
 		if b.has(sdk.EventGone, envelope('m', "a")) != 0 {
 			t.Error("it was gone before its lease ended")
 		}
 		time.Sleep(5 * time.Second) // 9 s after the last beat at the latest
 		if b.has(sdk.EventGone, envelope('m', "a")) != 1 {
-			t.Errorf("its lease did not end: b saw %q", b.events)
+			t.Errorf("its lease did not end: b saw %q", b.all())
 		}
 		a.close()
 		b.close()
@@ -183,13 +189,13 @@ func TestMeshesDoNotSeeEachOther(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if a.has(sdk.EventSeen, envelope('m', "nodeb")) != 1 || a.has(sdk.EventSeen, envelope('x', "nodec")) != 0 || c.has(sdk.EventSeen, envelope('m', "nodea")) != 0 {
-			t.Errorf("a saw %q, c saw %q", a.events, c.events)
+			t.Errorf("a saw %q, c saw %q", a.all(), c.all())
 		}
 		// The mesh got a new secret: b moves to it, and sees who did.
 		announce(t, b, envelope('x', "nodeb"))
 		time.Sleep(time.Second)
 		if b.has(sdk.EventSeen, envelope('x', "nodec")) != 1 || c.has(sdk.EventSeen, envelope('x', "nodeb")) != 1 {
-			t.Errorf("after the change b saw %q, c saw %q", b.events, c.events)
+			t.Errorf("after the change b saw %q, c saw %q", b.all(), c.all())
 		}
 		for _, n := range []*node{a, b, c} {
 			n.close()
@@ -217,14 +223,14 @@ func TestRestart(t *testing.T) {
 		m.stop[one]()
 		var mu sync.Mutex
 		times := map[time.Time]int{}
-		m.net.Pass = func(from, to netip.AddrPort, b []byte) bool {
+		m.net.Filter(func(from, to netip.AddrPort, b []byte) bool {
 			if b[4] == 3 { // registrations
 				mu.Lock()
 				times[time.Now().Truncate(10*time.Millisecond)]++
 				mu.Unlock()
 			}
 			return true
-		}
+		})
 		s = m.light(one)
 		time.Sleep(5 * time.Second)
 		if s.Stats().Nodes != 30 {
@@ -275,7 +281,7 @@ func TestDeathDuringARestart(t *testing.T) {
 		m.light(one)
 		time.Sleep(lighthousediscovery.DoubtTime + 10*time.Second)
 		if b.has(sdk.EventGone, envelope('m', "a")) != 1 || b.has(sdk.EventGone, envelope('m', "b")) != 0 {
-			t.Errorf("b saw %q", b.events)
+			t.Errorf("b saw %q", b.all())
 		}
 		b.close()
 		m.dark()
@@ -290,7 +296,9 @@ func TestTwoLighthouses(t *testing.T) {
 		m.light(one)
 		m.light(two)
 		a, b := m.node(conf(one, two)), m.node(conf(two, one))
-		only := m.node(conf(one))
+		only, keeper := m.node(conf(one)), m.node(conf(one, two))
+		announce(t, keeper, envelope('m', "keeper"))
+		keeper.watch(t)
 		announce(t, b, envelope('m', "b"))
 		b.watch(t)
 		announce(t, only, envelope('m', "only"))
@@ -304,12 +312,12 @@ func TestTwoLighthouses(t *testing.T) {
 			}
 		}
 		// One of the two is cut off from a: nothing is gone.
-		m.net.Pass = func(from, to netip.AddrPort, _ []byte) bool {
+		m.net.Filter(func(from, to netip.AddrPort, _ []byte) bool {
 			return from.Addr() != netip.MustParseAddr("10.0.0.1") || to.String() != two
-		}
+		})
 		time.Sleep(30 * time.Second)
-		if slices.ContainsFunc(b.events, func(e sdk.Event) bool { return e.Kind == sdk.EventGone }) {
-			t.Errorf("with one lighthouse cut off b saw %q", b.events)
+		if slices.ContainsFunc(b.all(), func(e sdk.Event) bool { return e.Kind == sdk.EventGone }) {
+			t.Errorf("with one lighthouse cut off b saw %q", b.all())
 		}
 		m.stop[two]()
 		late := m.node(conf(one, two))
@@ -320,23 +328,20 @@ func TestTwoLighthouses(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		if took := time.Since(began); took > 2500*time.Millisecond || late.has(sdk.EventSeen, envelope('m', "only")) != 1 {
-			t.Errorf("synced after %v; saw %q", took, late.events)
+			t.Errorf("synced after %v; saw %q", took, late.all())
 		}
 		a.close()
 		time.Sleep(5 * time.Second)
 		if b.has(sdk.EventGone, envelope('m', "a4")) != 1 {
-			t.Errorf("a is not gone: %q", b.events)
+			t.Errorf("a is not gone: %q", b.all())
 		}
 		// The dead lighthouse knew b as well, and can not keep it alive.
-		b.end()
-		late.end()
-		late.watch(t)
-		b.Close()
-		time.Sleep(5 * time.Second)
-		if late.has(sdk.EventGone, envelope('m', "b")) != 1 {
-			t.Errorf("b is not gone: %q", late.events)
+		b.close()
+		time.Sleep(time.Second)
+		if keeper.has(sdk.EventGone, envelope('m', "b")) != 1 {
+			t.Errorf("b is not gone: %q", keeper.all())
 		}
-		for _, n := range []*node{only, late} {
+		for _, n := range []*node{only, keeper, late} {
 			n.close()
 		}
 		m.dark()
@@ -358,13 +363,13 @@ func TestNoLighthouse(t *testing.T) {
 		}
 		n.watch(t)
 		time.Sleep(time.Minute)
-		if len(n.events) != 0 {
-			t.Errorf("saw %q", n.events)
+		if len(n.all()) != 0 {
+			t.Errorf("saw %q", n.all())
 		}
 		m.light(two) // what was announced meanwhile is not lost
 		time.Sleep(10 * time.Second)
 		if n.has(sdk.EventSynced, "") != 1 || n.has(sdk.EventSeen, envelope('m', "n")) != 1 {
-			t.Errorf("saw %q", n.events)
+			t.Errorf("saw %q", n.all())
 		}
 		n.close()
 		m.dark()
@@ -378,27 +383,27 @@ func TestLoss(t *testing.T) {
 		m := newMesh(t)
 		m.light(one)
 		dice, mu := rand.New(rand.NewPCG(1, 2)), sync.Mutex{}
-		m.net.Pass = func(_, _ netip.AddrPort, _ []byte) bool {
+		m.net.Filter(func(_, _ netip.AddrPort, _ []byte) bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return dice.IntN(100) >= 20
-		}
-		c := conf(one)
-		c.Timeout = plugin.Duration(8 * time.Second)
+		})
 		var nodes []*node
 		for i := range 5 {
-			n := m.node(c)
-			var self []string
+			n := m.node(conf(one))
+			var self []sdk.Envelope
 			for p := range sdk.MaxEnvelopes {
-				self = append(self, envelope('m', fmt.Sprintf("%d %d %s", i, p, strings.Repeat("x", 1000))))
+				self = append(self, sdk.Envelope(envelope('m', fmt.Sprintf("%d %d %s", i, p, strings.Repeat("x", 1000)))))
 			}
-			announce(t, n, self...)
+			if err := n.Announce(t.Context(), self); err != nil && sdk.CodeOf(err) != sdk.CodeUnavailable {
+				t.Fatal(err) // it may take longer than the time-out
+			}
 			nodes = append(nodes, n.watch(t))
 		}
-		time.Sleep(20 * time.Second)
+		time.Sleep(time.Minute)
 		for i, n := range nodes {
 			seen := map[string]bool{}
-			for _, e := range n.events {
+			for _, e := range n.all() {
 				seen[string(e.Envelope)] = true
 				if e.Kind == sdk.EventGone {
 					t.Errorf("node %d: somebody is gone", i)
@@ -441,7 +446,7 @@ func TestOrigins(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		want := map[string]string{envelope('m', "direct"): "10.0.0.1:1001", envelope('m', "natted"): "203.0.113.7:40123 nat:51000"}
-		for _, e := range direct.events {
+		for _, e := range direct.all() {
 			if e.Origin != want[string(e.Envelope)] {
 				t.Errorf("%q: got origin %q, want %q", e.Envelope, e.Origin, want[string(e.Envelope)])
 			}
@@ -472,7 +477,7 @@ func TestTwoProcessesOfOneNode(t *testing.T) {
 			m.next-- // the same key
 			time.Sleep(time.Second)
 			after := m.node(conf(one))
-			after.dials = 100
+			after.dials.Store(100)
 			announce(t, after, envelope('m', "after"))
 			time.Sleep(10 * time.Second)
 			first, second := before, after

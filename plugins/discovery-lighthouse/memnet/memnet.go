@@ -16,12 +16,17 @@ const queue = 1024
 
 // A Net joins sockets.
 type Net struct {
-	// Pass decides whether a datagram arrives; nil: all do. It is called by
-	// who writes.
-	Pass func(from, to netip.AddrPort, b []byte) bool
-
 	mu      sync.Mutex // guards the fields below
 	sockets map[netip.AddrPort]*Socket
+	pass    func(from, to netip.AddrPort, b []byte) bool
+}
+
+// Filter has pass decide from now on whether a datagram arrives. It is called
+// by who writes.
+func (n *Net) Filter(pass func(from, to netip.AddrPort, b []byte) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pass = pass
 }
 
 // A Socket is one end. It has the methods of *net.UDPConn that are needed.
@@ -99,13 +104,10 @@ func (s *Socket) WriteMsgUDPAddrPort(b, _ []byte, to netip.AddrPort) (n, oobn in
 		return 0, 0, net.ErrClosed
 	default:
 	}
-	if pass := s.net.Pass; pass != nil && !pass(s.at, to, b) {
-		return len(b), 0, nil
-	}
 	s.net.mu.Lock()
-	other := s.net.sockets[to]
+	other, pass := s.net.sockets[to], s.net.pass
 	s.net.mu.Unlock()
-	if other != nil {
+	if other != nil && (pass == nil || pass(s.at, to, b)) {
 		select {
 		case other.in <- datagram{s.at, append([]byte(nil), b...)}:
 		default:
