@@ -98,3 +98,43 @@ func TestLiveAddressesStay(t *testing.T) {
 		}
 	})
 }
+
+// A node behind a NAT that rewrites ports is dialled where it was seen, at the
+// port that it announces, and its row says what the NAT did.
+func TestRewrittenPorts(t *testing.T) {
+	tab := newTable()
+	const behind = "203.0.113.7:40123 nat:51000"
+	see(t, tab, lh, behind, says(1, 1, "a"), peers.VerdictNew)
+	if list := tab.Addrs(id(1), "a"); len(list) != 2 || list[0].Host != "203.0.113.7:9000" {
+		t.Errorf("addresses: got %v", list)
+	}
+	o := tab.Nodes()[0].Origins[0]
+	if o.Addr.String() != "203.0.113.7:40123" || o.Port != 51000 {
+		t.Errorf("origin: got %v before port %d", o.Addr, o.Port)
+	}
+	for i, origin := range []string{"203.0.113.7:40123 nat:", "203.0.113.7:40123 nat:70000", "203.0.113.7:40123 for people"} {
+		see(t, tab, lh, origin, says(1, uint64(2+i), "a"), peers.VerdictRefreshed)
+		if o := tab.Nodes()[0].Origins[0]; o.Port != 0 {
+			t.Errorf("%q: port %d", origin, o.Port)
+		}
+	}
+	tab.Gone(lh, behind, id(1))
+	if s := tab.Nodes()[0].State; s != peers.StateGone {
+		t.Errorf("after it is gone from there: %s", s)
+	}
+}
+
+// Every node has a cell golgi, also one that serves nothing.
+func TestTheKernelOfANodeIsAtAllListeners(t *testing.T) {
+	tab := newTable()
+	see(t, tab, mc, home, says(1, 1), peers.VerdictNew)
+	if list := tab.Addrs(id(1), sdk.GolgiName); len(list) != 2 || list[0].String() != "quic://10.0.0.7:9000" {
+		t.Errorf("got %v", list)
+	}
+	bye := says(1, 2)
+	bye.Goodbye = true
+	see(t, tab, mc, home, bye, peers.VerdictLeft)
+	if list := tab.Addrs(id(1), sdk.GolgiName); list != nil {
+		t.Errorf("after a goodbye: got %v", list)
+	}
+}

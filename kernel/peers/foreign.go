@@ -41,7 +41,7 @@ func (t *Table) Foreign(source, origin string, tag [8]byte) {
 	now := t.lock()
 	defer t.mu.Unlock()
 	if t.heardFrom(source, now) {
-		t.foreign.note(stranger{strangerKey{at.Addr(), tag}, source, at, now})
+		t.foreign.note(stranger{strangerKey{at.at.Addr(), tag}, source, at.at, now})
 	}
 }
 

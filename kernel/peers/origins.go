@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -12,8 +14,38 @@ import (
 // A sighting is that a source saw a node at an address.
 type sighting struct {
 	source string
-	at     netip.AddrPort
-	seen   time.Time
+	place
+	seen time.Time
+}
+
+// A place is an origin as a source tells it.
+type place struct {
+	at netip.AddrPort
+	// port is that of the node's own socket where something on the way, a NAT,
+	// has replaced it, else 0. Such a node may not be reachable from outside.
+	port uint16
+}
+
+// natMark begins what may stand behind an address that was seen: the port that
+// the node's socket had, "203.0.113.7:40123 nat:51000".
+const natMark = "nat:"
+
+// parseOrigin reads where a source saw something; what is no address of one
+// host is the zero place. What follows the address and is no port of a NAT is
+// for people.
+func parseOrigin(s string) place {
+	seen, rest, _ := strings.Cut(s, " ")
+	at, err := netip.ParseAddrPort(seen)
+	if ip := at.Addr(); err != nil || ip.IsUnspecified() || ip.IsMulticast() {
+		return place{}
+	}
+	p := place{at: netip.AddrPortFrom(at.Addr().Unmap(), at.Port())}
+	if had, ok := strings.CutPrefix(rest, natMark); ok {
+		if n, err := strconv.ParseUint(had, 10, 16); err == nil {
+			p.port = uint16(n)
+		}
+	}
+	return p
 }
 
 // An origin is an IP address at which a node was seen.
@@ -132,7 +164,9 @@ func (t *Table) mark(id sdk.NodeID, addr sdk.Addr, worked bool) {
 	}
 }
 
-// Addrs returns where a cell of a node can be dialled, the best first: what
+// Addrs returns where a cell of a node can be dialled; the cell "golgi", which
+// no node announces because every one has it, at all its listeners. The best
+// come first: what
 // failed lately goes last, then the order of transports counts, then whether a
 // link was made over it, then how lately it brought news of the node.
 func (t *Table) Addrs(id sdk.NodeID, cell sdk.CellName) []sdk.Addr {
@@ -142,11 +176,7 @@ func (t *Table) Addrs(id sdk.NodeID, cell sdk.CellName) []sdk.Addr {
 	if n == nil {
 		return nil
 	}
-	if _, ok := n.shown[cell]; !ok {
-		return nil
-	}
-	s := n.serves()[cell]
-	list := t.addrs(n, s.part, s.cell.Listeners)
+	list := t.where(n, cell)
 	slices.SortStableFunc(list, func(a, b sdk.Addr) int { // addrs has sorted by news
 		x, y := n.marks[a.String()], n.marks[b.String()]
 		return cmp.Or(
@@ -156,6 +186,30 @@ func (t *Table) Addrs(id sdk.NodeID, cell sdk.CellName) []sdk.Addr {
 		)
 	})
 	return list
+}
+
+// where returns at which addresses n offers a cell, in no order that counts.
+func (t *Table) where(n *node, cell sdk.CellName) []sdk.Addr {
+	if cell != sdk.GolgiName {
+		if _, ok := n.shown[cell]; !ok {
+			return nil
+		}
+		s := n.serves()[cell]
+		return t.addrs(n, s.part, s.cell.Listeners)
+	}
+	if n.gone || n.wire != t.opt.Wire {
+		return nil
+	}
+	var latest *part
+	for i := range n.parts {
+		if p := &n.parts[i]; !p.arrived.IsZero() && (latest == nil || p.seq > latest.seq) {
+			latest = p // every part has the listeners of all
+		}
+	}
+	if latest == nil {
+		return nil
+	}
+	return t.addrs(n, latest, 0xff)
 }
 
 func (m mark) fails(now time.Time) int {

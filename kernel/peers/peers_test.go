@@ -418,7 +418,7 @@ func TestSourcesAndRows(t *testing.T) {
 			t.Fatalf("%d rows, want 2", len(rows))
 		}
 		want = fmt.Sprint("{", id(1), " [0 0 0 0 0 0 0 0] n1 verified true true 1 ", boot(1, 0), " 4 1 2s 8s 0 [{a 1 3} {b 1 3}] ",
-			"[{multicast 10.0.0.7:9099 2s} {multicast [fe80::1%eth0]:9099 2s}]}")
+			"[{multicast 10.0.0.7:9099 2s 0} {multicast [fe80::1%eth0]:9099 2s 0}]}")
 		if got := fmt.Sprint(rows[0]); got != want {
 			t.Errorf("row\n%s, want\n%s", got, want)
 		}

@@ -45,6 +45,8 @@ type Origin struct {
 	Source string
 	Addr   netip.AddrPort
 	Age    time.Duration
+	// Port is what the node's socket had where a NAT has replaced it, else 0.
+	Port uint16
 }
 
 // Nodes returns the table: members by name and id, then foreign ones by
@@ -60,7 +62,7 @@ func (t *Table) Nodes() []Row {
 	members := len(rows)
 	for _, s := range t.foreign.rows {
 		if age := now.Sub(s.seen); age < Keep {
-			rows = append(rows, Row{Tag: s.tag, State: StateForeign, Heard: age, Origins: []Origin{{s.source, s.at, age}}})
+			rows = append(rows, Row{Tag: s.tag, State: StateForeign, Heard: age, Origins: []Origin{{Source: s.source, Addr: s.at, Age: age}}})
 		}
 	}
 	slices.SortStableFunc(rows[members:], func(a, b Row) int {
@@ -80,7 +82,7 @@ func (t *Table) row(n *node, now time.Time) Row {
 	slices.SortFunc(r.Cells, func(a, b Cell) int { return cmp.Compare(a.Name, b.Name) })
 	for _, o := range n.origins {
 		for _, s := range o.sight {
-			r.Origins = append(r.Origins, Origin{s.source, s.at, now.Sub(s.seen)})
+			r.Origins = append(r.Origins, Origin{s.source, s.at, now.Sub(s.seen), s.port})
 		}
 	}
 	slices.SortFunc(r.Origins, func(a, b Origin) int {

@@ -115,13 +115,13 @@ func (t *Table) Gone(name, origin string, id sdk.NodeID) {
 	}
 	if id != "" {
 		if n := t.nodes[id]; n != nil {
-			n.unsee(func(s sighting) bool { return s.source == name && s.at.Addr() == at.Addr() })
+			n.unsee(func(s sighting) bool { return s.source == name && s.at.Addr() == at.at.Addr() })
 			t.settle(n, now)
 		}
 		return
 	}
 	for _, n := range t.nodes {
-		if n.unsee(func(s sighting) bool { return s.source == name && s.at == at }) {
+		if n.unsee(func(s sighting) bool { return s.source == name && s.at == at.at }) {
 			t.settle(n, now)
 		}
 	}

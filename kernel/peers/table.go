@@ -2,7 +2,6 @@ package peers
 
 import (
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -92,7 +91,8 @@ func (t *Table) lock() time.Time {
 
 // See takes an announcement that was verified. source is the instance of the
 // discovery that saw it, origin the IP address and port it came from, with a
-// zone where needed: "[fe80::1%eth0]:9099". It is dialled at this address.
+// zone where needed: "[fe80::1%eth0]:9099"; behind it " nat:51000" if the port
+// was another one before a NAT. It is dialled at this address.
 func (t *Table) See(source, origin string, a Announcement) Verdict {
 	at := parseOrigin(origin)
 	now := t.lock()
@@ -311,13 +311,4 @@ func (t *Table) Deny(ids []sdk.NodeID) {
 			t.remove(n, now)
 		}
 	}
-}
-
-func parseOrigin(s string) netip.AddrPort {
-	s, _, _ = strings.Cut(s, " ") // what follows is for people
-	at, err := netip.ParseAddrPort(s)
-	if ip := at.Addr(); err != nil || ip.IsUnspecified() || ip.IsMulticast() {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
