@@ -2,6 +2,7 @@ package golgi
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,10 +120,13 @@ func (g *Golgi) follow(s *seat, name sdk.CellName, a Axon) ([]target, *sdk.Error
 }
 
 // resolveFree is for who may call everything: "worker", "worker#2", and
-// "worker@NODE" with the id of a node.
+// "worker@NODE" with the id of a node or where it listens: "10.0.0.2:9000".
 func (g *Golgi) resolveFree(name sdk.CellName) ([]target, *sdk.Error) {
 	cell, node, far := strings.Cut(string(name), "@")
 	if far {
+		if _, _, err := net.SplitHostPort(node); err == nil && g.opt.Scheme != "" {
+			return []target{{cell: sdk.CellName(cell), host: node}}, nil
+		}
 		id, err := sdk.ParseNodeID(node)
 		if err != nil {
 			return nil, sdk.Errorf(sdk.CodeInvalid, "resolve %q: %v", name, err)
