@@ -68,6 +68,7 @@ type Kernel struct {
 	member    member
 	peers     *peers.Table
 	network   network
+	rtts      rtts // to other nodes
 	golgi     *golgi.Golgi
 	caller    *cell.Membrane // the kernel as a caller of cells
 	golgiCell *cell.Membrane // the kernel as the cell "golgi"

@@ -214,18 +214,6 @@ func sum(st *admin.CellStatus, s supervisor.Status) {
 	}
 }
 
-// posture says in one line who this is, who can reach it, and how it meters.
-func (k *Kernel) posture() string {
-	meter := "cgroup2"
-	if dir, _ := k.spawner.Cgroup(); dir == "" {
-		meter = "/proc"
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return fmt.Sprintf("node %s, mesh %s, reachable from this machine only, CPU metered by %s",
-		k.genome.Kernel.Node, meshName(k.genome.Kernel.Mesh), meter)
-}
-
 func (k *Kernel) mesh() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

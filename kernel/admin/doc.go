@@ -26,6 +26,9 @@
 //	POST /v1/plugins/{plugin}/swap                {"to":NAME,"force":BOOL}
 //	POST /v1/apply                                Plan in, []Change out
 //	POST /v1/down                                 DownRequest in, stream of Event out
+//	GET  /v1/peers                                Peers
+//	GET  /v1/ping?node=ID|NAME|ADDR&count=N       stream of Pulse
+//	GET  /v1/explain?cell=C&method=M&from=C       Explanation
 //	GET  /metrics                                 whatever Options.Metrics serves
 //
 // A failure is {"error":{"code","executed","text"}} with the HTTP status that

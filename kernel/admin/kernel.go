@@ -16,6 +16,7 @@ type Kernel interface {
 	Watcher
 	Controller
 	Caller
+	Prober
 }
 
 // A Viewer shows what is.

@@ -38,6 +38,7 @@ type Calls struct {
 type Source interface {
 	MetricProcesses() []Process
 	MetricCalls() []Calls
+	MetricPeers() Peers
 }
 
 // Handler serves the metrics of s, and of this process.
@@ -72,20 +73,17 @@ type collector struct{ s Source }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{up, restarts, cpu, rss, links, calls, errs, handler, in, out} {
+	for _, d := range append(ofPeers(), up, restarts, cpu, rss, links, calls, errs, handler, in, out) {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
+	collectPeers(ch, c.s.MetricPeers())
 	for _, p := range c.s.MetricProcesses() {
 		id := []string{p.Kind, p.Name, replica(p.Replica)}
-		ready := 0.0
-		if p.State == "ready" {
-			ready = 1
-		}
-		ch <- prometheus.MustNewConstMetric(up, prometheus.GaugeValue, ready, id...)
+		ch <- prometheus.MustNewConstMetric(up, prometheus.GaugeValue, flag(p.State == "ready"), id...)
 		ch <- prometheus.MustNewConstMetric(restarts, prometheus.CounterValue, float64(p.Restarts), id...)
 		ch <- prometheus.MustNewConstMetric(cpu, prometheus.CounterValue, p.CPU, id...)
 		ch <- prometheus.MustNewConstMetric(rss, prometheus.GaugeValue, float64(p.RSS), id...)

@@ -22,6 +22,13 @@ func (source) MetricCalls() []metrics.Calls {
 	return []metrics.Calls{{From: "shop", To: "store", Links: 4, Calls: 9, Errors: 1, Handler: 0.25, In: 10, Out: 20}}
 }
 
+func (source) MetricPeers() metrics.Peers {
+	return metrics.Peers{
+		States: map[string]int{"verified": 2, "foreign": 0}, Announcements: map[string]uint64{"refreshed": 7, "replayed": 3},
+		Discoveries: []metrics.Discovery{{Name: "lighthouse", Up: true, Nodes: 2, Age: 1.5}, {Name: "multicast", Synced: true, Age: -1}},
+	}
+}
+
 func TestHandlerShowsEveryProcessAndFlow(t *testing.T) {
 	w := httptest.NewRecorder()
 	metrics.Handler(source{}).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -38,10 +45,21 @@ func TestHandlerShowsEveryProcessAndFlow(t *testing.T) {
 		`cellkernel_handler_seconds_total{from="shop",to="store"} 0.25`,
 		`cellkernel_link_received_bytes_total{from="shop",to="store"} 10`,
 		`cellkernel_link_sent_bytes_total{from="shop",to="store"} 20`,
+		`cellkernel_peers{state="verified"} 2`,
+		`cellkernel_peers{state="foreign"} 0`,
+		`cellkernel_announcements_total{verdict="replayed"} 3`,
+		`cellkernel_discovery_up{discovery="lighthouse"} 1`,
+		`cellkernel_discovery_up{discovery="multicast"} 0`,
+		`cellkernel_discovery_synced{discovery="multicast"} 1`,
+		`cellkernel_discovery_nodes{discovery="lighthouse"} 2`,
+		`cellkernel_discovery_last_event_seconds{discovery="lighthouse"} 1.5`,
 		`go_goroutines `,
 	} {
 		if !strings.Contains(string(b), "\n"+want) {
 			t.Errorf("no line %s", want)
 		}
+	}
+	if strings.Contains(string(b), `last_event_seconds{discovery="multicast"}`) {
+		t.Error("an age of what never was")
 	}
 }

@@ -28,6 +28,9 @@ type Fake struct {
 	Methods  map[sdk.CellName][]admin.Method
 	Changes  []admin.Change // what Apply answers
 	Run      admin.Launch   // what Launch answers
+	Mates    admin.Peers    // what Peers answers
+	Pulses   []admin.Pulse  // what Ping yields, for each node that Mates has
+	Why      admin.Explanation
 	// OnCall answers calls; nil: every method is unknown.
 	OnCall func(ctx context.Context, r admin.CallRequest) (json.RawMessage, error)
 	// Fail makes a method, named as in [admin.Kernel], answer an error.
