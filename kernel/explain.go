@@ -23,9 +23,17 @@ const (
 // Explain implements [admin.Prober].
 func (k *Kernel) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Explanation, error) {
 	<-k.started
+	name := q.Cell
+	if cell, at, far := strings.Cut(string(q.Cell), "@"); far {
+		id, err := k.findNode(at)
+		if err != nil {
+			return nil, err
+		}
+		name = sdk.CellName(cell + "@" + id)
+	}
 	tryCtx, cancel := context.WithTimeout(ctx, explainWait)
 	defer cancel()
-	seen, err := k.golgi.Explain(tryCtx, q.From, q.Cell)
+	seen, err := k.golgi.Explain(tryCtx, q.From, name)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +199,9 @@ func (x *explainer) far(ctx context.Context, p *prober, at string) ([]admin.Meth
 				t.Node, t.NodeName = pulse.Node, pulse.Name
 			}
 		}
+	}
+	if x.used.Cell == sdk.GolgiName {
+		return p.methods(ctx, sdk.CellName(string(sdk.GolgiName)+"@"+at))
 	}
 	ctx, cancel := context.WithTimeout(ctx, describeWait)
 	defer cancel()

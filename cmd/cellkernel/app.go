@@ -64,6 +64,7 @@ Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
 	root.AddCommand(
 		a.initCommand(),
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(),
+		a.peersCommand(), a.pingCommand(), a.explainCommand(),
 		a.runCommand(), a.restartCommand(), a.stopCommand(), a.startCommand(), a.scaleCommand(), a.callCommand(),
 		a.genCommand(), a.pluginCommand(), a.lighthouseCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(), a.manCommand(),
 	)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -112,7 +113,7 @@ type Pulse struct {
 }
 
 // An ExplainQuery asks how From, or the command line if it is empty, reaches
-// a cell by the name Cell, and whether that has Method, if it is not empty.
+// a cell by the name Cell, "store" or, of one node, "store@NODE", and whether that has Method, if it is not empty.
 type ExplainQuery struct {
 	Cell   sdk.CellName
 	Method string
@@ -200,8 +201,12 @@ func (s *Server) probeRoutes(mux *http.ServeMux) {
 func parseExplain(r *http.Request) (ExplainQuery, error) {
 	q := ExplainQuery{Method: r.FormValue("method")}
 	var err error
-	if q.Cell, err = sdk.ParseCellName(r.FormValue("cell")); err != nil {
+	name, at, far := strings.Cut(r.FormValue("cell"), "@")
+	if q.Cell, err = sdk.ParseCellName(name); err != nil {
 		return q, sdk.Errorf(sdk.CodeInvalid, "%v", err)
+	}
+	if far {
+		q.Cell += sdk.CellName("@" + at)
 	}
 	if from := r.FormValue("from"); from != "" {
 		if q.From, err = sdk.ParseCellName(from); err != nil {
