@@ -19,6 +19,8 @@ type foreign struct {
 	peers    []sdk.NodeID // who may answer; none is every member
 	addr     sdk.Addr     // that was dialled
 	scheme   string       // of the transport it came by
+	since    time.Time    // when it began
+	aged     bool         // it was asked to make way for another
 	admitted bool
 }
 
@@ -132,20 +134,38 @@ func (g *Golgi) Partners(within time.Duration) map[sdk.NodeID]bool {
 	return list
 }
 
+// renew has links that are older than half a certificate's life made anew,
+// before what they were admitted by ends.
+func (g *Golgi) renew(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.links {
+		if f := l.foreign; f != nil && !f.aged && now.Sub(f.since) > g.opt.LinkAge {
+			f.aged = true
+			l.release()
+		}
+	}
+}
+
+// release asks the process at this end of a link to let go of it when its
+// calls have ended. The caller holds mu.
+func (l *link) release() {
+	for _, s := range []*seat{l.caller, l.to} {
+		if s != nil {
+			s.put(channel.Message{Type: channel.TypeRelease, ID: l.id}, nil)
+		}
+	}
+}
+
 // Release asks for all links that came by a transport to be made anew, and
 // waits until they have ended or ctx is done. Calls in flight end first.
 func (g *Golgi) Release(ctx context.Context, scheme string) {
 	g.mu.Lock()
 	wait := make(map[uint64]bool)
 	for _, l := range g.links {
-		if l.foreign == nil || l.foreign.scheme != scheme {
-			continue
-		}
-		wait[l.id] = true
-		for _, s := range []*seat{l.caller, l.to} {
-			if s != nil {
-				s.put(channel.Message{Type: channel.TypeRelease, ID: l.id}, nil)
-			}
+		if l.foreign != nil && l.foreign.scheme == scheme {
+			wait[l.id] = true
+			l.release()
 		}
 	}
 	g.mu.Unlock()
@@ -194,7 +214,7 @@ const revokeWait = 10 * time.Second
 // holds mu.
 func (g *Golgi) revoke(l *link) {
 	s, cell := l.to, l.to.id.Cell
-	s.put(channel.Message{Type: channel.TypeRelease, ID: l.id}, nil)
+	l.release()
 	g.wg.Go(func() {
 		timer := time.NewTimer(revokeWait)
 		defer timer.Stop()

@@ -31,7 +31,7 @@ type farRig struct {
 
 const doorName = "tcp://door"
 
-func newFarRig(t *testing.T, mesh *identity.Mesh) *farRig {
+func newFarRig(t *testing.T, mesh *identity.Mesh, more ...func(*golgi.Options)) *farRig {
 	t.Helper()
 	f := &farRig{self: newIdentity(t)}
 	f.peers = peers.New(peers.Options{Self: f.self.Node(), Wire: wire.Major, Transports: []string{"tcp"}})
@@ -41,6 +41,9 @@ func newFarRig(t *testing.T, mesh *identity.Mesh) *farRig {
 		o.Dial = func(ctx context.Context, a sdk.Addr) (net.Conn, error) {
 			network := map[string]string{"uds": "unix", "tcp": "tcp"}[a.Scheme]
 			return new(net.Dialer).DialContext(ctx, network, a.Host)
+		}
+		for _, change := range more {
+			change(o)
 		}
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -78,8 +81,11 @@ func (f *farRig) sees(other *farRig, cells ...sdk.CellName) {
 // offer serves a cell that other machines may call.
 func (f *farRig) offer(name sdk.CellName, r golgi.Routes) *cell.Membrane {
 	r.Doors = []string{doorName}
+	f.t.Helper()
 	f.g.Route(name, r)
-	return f.serve(name, 1)
+	m := f.serve(name, 1)
+	eventually(f.t, "the cell is not ready", func() bool { return f.g.Served(name) == 1 })
+	return m
 }
 
 // calls attaches a cell that calls one other.

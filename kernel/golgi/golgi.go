@@ -86,6 +86,9 @@ type Options struct {
 	// does not answer. Neither may block. Both may be nil.
 	Ready func(Replica)
 	Hung  func(r Replica, why string)
+	// LinkAge is how old a link that is not local gets before another takes its
+	// place; 0 for half a certificate's life.
+	LinkAge time.Duration
 	// Changed is told when another number of replicas can be called. It must
 	// not block; nil is nobody.
 	Changed func()
@@ -153,6 +156,9 @@ type link struct {
 func New(opt Options) *Golgi {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.LinkAge == 0 {
+		opt.LinkAge = identity.CertificateLife / 2
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &Golgi{

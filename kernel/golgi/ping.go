@@ -7,7 +7,7 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/channel"
 )
 
-// pingAll asks all processes for a sign of life, which the sdk gives without
+// pingAll looks after processes and links. It asks all processes for a sign of life, which the sdk gives without
 // user code. If the kernel itself was stopped, the time of that is nobody
 // else's fault and the count begins anew.
 func (g *Golgi) pingAll() {
@@ -26,6 +26,7 @@ func (g *Golgi) pingAll() {
 				g.ping(s, awake)
 			}
 			g.mu.Unlock()
+			g.renew(now)
 		}
 	}
 }
