@@ -14,11 +14,11 @@ import (
 )
 
 // process starts the plugin as a process of its own, always with the same secret.
-func process(t *testing.T) *plugin.Client {
+func process(t *testing.T, config map[string]any) *plugin.Client {
 	t.Helper()
 	secret := []byte("0123456789abcdef0123456789abcdef")
 	c, err := plugin.Start(t.Context(), plugin.Command{Name: "quic", Path: self(t)}, plugin.Options{
-		Env: []string{serve + "=1"}, Certify: plugintest.Certify, Secret: secret,
+		Env: []string{serve + "=1"}, Certify: plugintest.Certify, Secret: secret, Config: config,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func process(t *testing.T) *plugin.Client {
 // stateless reset, because its key is the same.
 func TestRestartedPeerIsNoticed(t *testing.T) {
 	noLeaks(t)
-	tr, first := transport(t, open(t, nil)), process(t)
+	tr, first := transport(t, open(t, nil)), process(t, nil)
 	l, err := transport(t, first).Listen(t.Context(), sdk.Addr{Scheme: "quic", Host: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func TestRestartedPeerIsNoticed(t *testing.T) {
 	pass(t, far, near)
 	syscall.Kill(first.Info().PID, syscall.SIGKILL)
 	<-first.Done()
-	again := listenAt(t, transport(t, process(t)), l.Addr().String())
+	again := listenAt(t, transport(t, process(t, nil)), l.Addr().String())
 	back := time.Now()
 	broken := make(chan error, 1)
 	go func() {
@@ -71,7 +71,7 @@ func TestRestartedPeerIsNoticed(t *testing.T) {
 func TestSilentPeerIsNoticed(t *testing.T) {
 	noLeaks(t)
 	t.Parallel()
-	tr, server := transport(t, open(t, nil)), process(t)
+	tr, server := transport(t, open(t, nil)), process(t, nil)
 	l := listenAt(t, transport(t, server), "127.0.0.1:0")
 	near, far := connectTo(t, tr, l)
 	pass(t, near, far)
@@ -89,7 +89,7 @@ func TestSilentPeerIsNoticed(t *testing.T) {
 // A dead connection is not dialled over again.
 func TestDeadConnectionsAreReplaced(t *testing.T) {
 	noLeaks(t)
-	tr, first := transport(t, open(t, nil)), process(t)
+	tr, first := transport(t, open(t, nil)), process(t, nil)
 	l, err := transport(t, first).Listen(t.Context(), sdk.Addr{Scheme: "quic", Host: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestDeadConnectionsAreReplaced(t *testing.T) {
 	if _, err := near.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 		t.Fatalf("the link of a peer that ended: %v", err)
 	}
-	again := listenAt(t, transport(t, process(t)), l.Addr().String())
+	again := listenAt(t, transport(t, process(t, nil)), l.Addr().String())
 	near, far = connectTo(t, tr, again)
 	pass(t, near, far)
 }
@@ -225,7 +225,7 @@ func (n *nat) rebind(t *testing.T) {
 // never a byte that was not sent. (The frames above know the length.)
 func TestKilledPluginEndsItsLinks(t *testing.T) {
 	noLeaks(t)
-	tr, server := transport(t, open(t, nil)), process(t)
+	tr, server := transport(t, open(t, nil)), process(t, nil)
 	l := listenAt(t, transport(t, server), "127.0.0.1:0")
 	_, far := connectTo(t, tr, l)
 	syscall.Kill(server.Info().PID, syscall.SIGKILL)
