@@ -235,6 +235,7 @@ func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, wanted []sdk.Ce
 	merged := *k.genome
 	merged.Workspace = g.Workspace
 	k.genome = &merged
+	k.differs = nil
 	k.mu.Unlock()
 	return k.startCells(ctx, added)
 }

@@ -85,6 +85,7 @@ type Kernel struct {
 	genome  *genome.Genome
 	plan    admin.Plan
 	origins []admin.Setting
+	differs []string       // what was changed by hand since the files were read
 	wanted  []sdk.CellName // cells that run, in the order in which they start
 	built   map[sdk.CellName]binary
 	state   admin.State

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -37,11 +38,23 @@ func (k *Kernel) SwapPlugin(ctx context.Context, from, to string, force bool) er
 		k.revertNetwork(ctx)
 		return fmt.Errorf("swap %q for %q: %w", from, to, err)
 	}
-	k.mu.Lock()
-	k.genome = g
-	k.mu.Unlock()
-	k.note(fmt.Sprintf("plugin %s has taken the place of %s; this is not in %s", to, from, k.opt.Genome.File))
+	k.differ(g, fmt.Sprintf("plugin %s runs in the place of %s", to, from))
 	return nil
+}
+
+// differ makes g what runs, and notes that the files say something else.
+func (k *Kernel) differ(g *genome.Genome, how string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.genome = g
+	k.differs = append(k.differs, how)
+	k.journal.Publish(admin.Event{Kind: admin.EventNote, Time: time.Now(), Text: how + ", which is not in the genome"})
+	k.origins = slices.Clone(k.origins)
+	for i, s := range k.origins {
+		if s.Key == "golgi.discovery" {
+			k.origins[i] = admin.Setting{Key: s.Key, Value: fmt.Sprintf("%q", g.Golgi.Discovery), Origin: "plugin swap"}
+		}
+	}
 }
 
 // revertNetwork ends what a failed change has begun: what was in use before

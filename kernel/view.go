@@ -38,11 +38,11 @@ func (k *Kernel) Version() admin.Version {
 // Status implements [admin.Viewer].
 func (k *Kernel) Status(context.Context) (*admin.Status, error) {
 	s := &admin.Status{
-		Posture: k.posture(), Version: k.Version(), Mesh: k.mesh(), Uptime: time.Since(k.begun).Milliseconds(), Problems: []string{},
+		Posture: k.posture(), Version: k.Version(), Mesh: k.mesh(), Uptime: time.Since(k.begun).Milliseconds(), Problems: []string{}, Differs: []string{},
 		Plugins: k.plugins(), Cells: k.cellStatuses(),
 	}
 	k.mu.Lock()
-	s.State = k.state
+	s.State, s.Differs = k.state, slices.Clone(k.differs)
 	k.mu.Unlock()
 	for _, c := range s.Cells {
 		if c.State != admin.StateReady && c.State != admin.StateDone && c.State != admin.StateStopped {

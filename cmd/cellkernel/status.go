@@ -69,6 +69,9 @@ func statusText(w io.Writer, s *admin.Status) error {
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "problem: %s\n", printable(p))
 	}
+	for _, d := range s.Differs {
+		fmt.Fprintf(w, "differs from the genome: %s\n", printable(d))
+	}
 	if len(s.Cells) == 0 {
 		return nil
 	}

@@ -107,6 +107,9 @@ type Status struct {
 	Plugins []Plugin     `json:"plugins"`
 	// Problems lists what keeps the kernel from being ready, one line each.
 	Problems []string `json:"problems"`
+	// Differs lists what was changed by hand and is not in the genome, one line
+	// each. The next Apply goes back to the genome.
+	Differs []string `json:"differs"`
 }
 
 // A CellStatus sums up a cell.
