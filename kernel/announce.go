@@ -19,7 +19,7 @@ const (
 	beat         = 3 * time.Second        // between two announcements
 	beatLife     = 9 * time.Second        // for which one is believed: two may be lost
 	beatPause    = 100 * time.Millisecond // after a change, for others to join it
-	announceWait = 2 * time.Second        // for a discovery to accept one
+	announceWait = 3 * time.Second        // for a discovery to accept one
 	goodbyeWait  = time.Second            // for the last one
 )
 

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
@@ -271,14 +272,37 @@ func (k *Kernel) openDiscovery(name string) error {
 	n.wg.Go(func() {
 		defer close(w.done)
 		defer cancel()
-		err := d.Watch(ctx, newOpener(k, name).saw)
-		if err != nil && !errors.Is(err, catalog.ErrRemoved) {
-			k.note(fmt.Sprintf("discovery %s sees nothing any more: %v", name, err))
-			k.peers.SourceDown(name)
-		}
+		k.hear(ctx, name, d)
 	})
 	return nil
 }
+
+// hear takes what a discovery sees, until ctx is done or it is removed. One
+// that gives up is asked again.
+func (k *Kernel) hear(ctx context.Context, name string, d sdk.Discovery) {
+	o := newOpener(k, name)
+	for {
+		err := d.Watch(ctx, o.saw)
+		if ctx.Err() != nil || errors.Is(err, catalog.ErrRemoved) {
+			return
+		}
+		if err != nil {
+			k.note(fmt.Sprintf("discovery %s sees nothing for now: %v", name, err))
+			k.peers.SourceDown(name)
+		}
+		pause := time.NewTimer(hearPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
+		k.peers.SourceUp(name)
+	}
+}
+
+// hearPause is how long a discovery that gave up is left alone.
+const hearPause = time.Second
 
 // closeDiscovery forgets what a discovery has seen.
 func (k *Kernel) closeDiscovery(name string) {

@@ -12,7 +12,7 @@ func Default() *Genome {
 	return &Genome{
 		Kernel: Kernel{LogSize: 10_000_000, LogBackups: 5, LogRate: 8_000_000},
 		Golgi: Golgi{
-			Listen:         "0.0.0.0:9000",
+			Listen:         ":9000",
 			Transports:     []string{"uds", "quic"},
 			Discovery:      []string{"multicast"},
 			Balance:        "p2c",
