@@ -62,7 +62,18 @@ func (k *Kernel) openMember(end *closers) error {
 	if err != nil {
 		return err
 	}
-	if k.member.self, err = store.Identity(sdk.CellName(k.genome.Kernel.Node)); err != nil {
+	node := sdk.CellName(k.genome.Kernel.Node)
+	if k.member.self, err = store.Identity(node); err != nil {
+		return err
+	}
+	dir, err := store.NodeDir(node)
+	if err != nil {
+		return err
+	}
+	// Two kernels that are one node would take each other's links and calls.
+	if err := lock(filepath.Join(dir, "lock"), end); sdk.CodeOf(err) == sdk.CodeUnavailable {
+		return sdk.Errorf(sdk.CodeInvalid, "start as node %q: a running kernel is that node already: want another name in kernel.node", node)
+	} else if err != nil {
 		return err
 	}
 	k.setMesh(mesh)
