@@ -29,6 +29,7 @@ sdk/plugin/plugintest:        sdk sdk/plugin sdk/plugin/memplugin
 kernel/genome:                sdk
 kernel/config:                sdk kernel/genome github.com/knadh/koanf github.com/pelletier/go-toml
 kernel/identity:              sdk sdk/synapse golang.org/x/crypto
+kernel/membership:            sdk sdk/plugin kernel/admin kernel/identity golang.org/x/sys
 kernel/catalog:               sdk sdk/plugin
 kernel/peers:                 sdk
 kernel/golgi:                 sdk sdk/wire sdk/channel kernel/peers kernel/identity
@@ -50,7 +51,7 @@ plugins/discovery-lighthouse/lighthouse: sdk plugins/discovery-lighthouse/datagr
 plugins/ledger-json/...:          sdk sdk/plugin
 plugins/billing-cgroup/...:       sdk sdk/plugin github.com/prometheus/procfs
 
-cmd/cellkernel:                     cmd/cellkernel/internal/... sdk sdk/plugin sdk/plugin/plugintest sdk/plugin/memplugin kernel kernel/admin kernel/config kernel/genome kernel/supervisor plugins/... examples github.com/spf13/cobra golang.org/x/sys
+cmd/cellkernel:                     cmd/cellkernel/internal/... sdk sdk/plugin sdk/plugin/plugintest sdk/plugin/memplugin kernel kernel/admin kernel/config kernel/genome kernel/membership kernel/supervisor plugins/... examples github.com/spf13/cobra golang.org/x/sys
 cmd/cellkernel/e2e:
 cmd/cellkernel/internal/gen:        sdk/flat golang.org/x/tools
 cmd/cellkernel/internal/gen/gentest: sdk sdk/cell sdk/flat

@@ -191,6 +191,9 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 	if err := k.openGolgi(end); err != nil {
 		return err
 	}
+	if err := k.openMemberWatch(end); err != nil {
+		return err
+	}
 	close(k.started)
 	if err := k.openMetrics(end); err != nil {
 		return err

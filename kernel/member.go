@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/identity"
+	"github.com/cellkernel/cellkernel/kernel/membership"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
@@ -22,27 +24,19 @@ type member struct {
 	mesh    atomic.Pointer[identity.Mesh]
 	inviter atomic.Pointer[identity.Inviter]
 	denied  atomic.Pointer[identity.Denied]
-}
 
-// MeshPath returns the directory of a mesh: of a named one, or, where name is
-// empty, that of the checkout itself.
-func MeshPath(name sdk.CellName, checkout string) (string, error) {
-	if name == "" {
-		return identity.PrivateDir(checkout), nil
-	}
-	home, err := identity.Home()
-	if err != nil {
-		return "", err
-	}
-	return identity.MeshDir(home, name), nil
+	changing sync.Mutex // held by whoever changes mesh or denied after the start
 }
 
 // openMember loads the node's keys. The private mesh of a checkout is made
 // when it is first needed; a named one must be there, or machines that were
 // meant to be in one mesh would each be alone in theirs.
 func (k *Kernel) openMember(end *closers) error {
+	if err := membership.HideMemory(); err != nil {
+		return err
+	}
 	name := sdk.CellName(k.genome.Kernel.Mesh)
-	path, err := MeshPath(name, filepath.Dir(k.genome.File))
+	path, err := membership.Path(name, filepath.Dir(k.genome.File))
 	if err != nil {
 		return err
 	}
@@ -55,7 +49,7 @@ func (k *Kernel) openMember(end *closers) error {
 	mesh, err := store.Mesh()
 	if errors.Is(err, fs.ErrNotExist) {
 		if name != "" {
-			return sdk.Errorf(sdk.CodeNotFound, "open mesh %q: this machine is not in it: %s has no mesh.key", name, path)
+			return &membership.NotMemberError{Mesh: name, Dir: path}
 		}
 		mesh, err = store.CreateMesh()
 	}
@@ -80,22 +74,24 @@ func (k *Kernel) openMember(end *closers) error {
 	return k.loadDenied()
 }
 
-// setMesh makes a mesh the one of links between machines. Invitations into
-// another one are void.
-func (k *Kernel) setMesh(mesh *identity.Mesh) {
+// setMesh makes a mesh the one of links between machines, and returns how many
+// links of another one it ended. Invitations into that are void, and who was
+// seen of it is forgotten.
+func (k *Kernel) setMesh(mesh *identity.Mesh) (links int) {
 	m := &k.member
 	if old := m.inviter.Load(); old != nil {
 		old.Revoke()
 	}
-	name := sdk.CellName(k.genome.Kernel.Mesh)
-	if name == "" {
-		name = "private"
-	}
 	m.mesh.Store(mesh)
-	m.inviter.Store(identity.NewInviter(m.self, mesh, name, m.isDenied))
-	if k.golgi != nil {
-		k.golgi.SetMesh(mesh)
+	m.inviter.Store(identity.NewInviter(m.self, mesh, sdk.CellName(k.mesh()), m.isDenied))
+	if k.peers != nil {
+		k.peers.Clear()
 	}
+	if k.golgi != nil {
+		links = k.golgi.SetMesh(mesh)
+		k.serves() // as a member of it
+	}
+	return links
 }
 
 func (m *member) isDenied(node sdk.NodeID) bool {
@@ -113,15 +109,17 @@ func (k *Kernel) loadDenied() error {
 	return nil
 }
 
-// setDenied makes a deny list effective: links are cut at once.
-func (k *Kernel) setDenied(d identity.Denied) {
+// setDenied makes a deny list effective: links are cut at once. It returns how
+// many.
+func (k *Kernel) setDenied(d identity.Denied) (links int) {
 	k.member.denied.Store(&d)
 	if k.peers != nil {
 		k.peers.Deny(d.List())
 	}
 	if k.golgi != nil {
-		k.golgi.Recheck()
+		links = k.golgi.Recheck()
 	}
+	return links
 }
 
 // serveJoin gives the mesh secret to whoever comes with an invitation.

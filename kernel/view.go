@@ -13,6 +13,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/kernel/membership"
 	"github.com/cellkernel/cellkernel/kernel/metrics"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
@@ -217,14 +218,7 @@ func sum(st *admin.CellStatus, s supervisor.Status) {
 func (k *Kernel) mesh() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return meshName(k.genome.Kernel.Mesh)
-}
-
-func meshName(mesh string) string {
-	if mesh == "" {
-		return "private"
-	}
-	return mesh
+	return membership.MeshName(k.genome.Kernel.Mesh)
 }
 
 // namedReplicas is how many replicas of a cell a drain lists one by one.

@@ -150,7 +150,7 @@ func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runn
 	if len(g.Cells) == 0 {
 		newView(a.stderr).note(relative(f.plan.File) + " has no cells: nothing but the kernel will run")
 	}
-	return lockedHint(run(ctx, r, g))
+	return memberHint(lockedHint(run(ctx, r, g)))
 }
 
 // lockedHint tells whoever lost against another start what to do.

@@ -53,6 +53,13 @@ func serveBuiltin(args []string) int {
 	return 0
 }
 
+// bundled returns the arguments by which this program serves a bundled plugin.
+func bundled(kind sdk.Kind, use string) (args []string, ok bool) {
+	name := string(kind) + "-" + use
+	_, ok = builtins()[name]
+	return []string{servePlugin, name}, ok
+}
+
 // bootKernel makes a kernel of this process.
 func bootKernel(_ context.Context, o bootOptions) (runner, error) {
 	self, err := os.Open("/proc/self/exe")
@@ -61,12 +68,7 @@ func bootKernel(_ context.Context, o bootOptions) (runner, error) {
 	}
 	return kernel.New(kernel.Options{
 		Plan: o.Plan, Genome: o.Genome, Origins: settings(o.Origins), Version: o.Version, Self: self, Stdout: o.Stdout,
-		Bundled: func(kind sdk.Kind, use string) ([]string, bool) {
-			name := string(kind) + "-" + use
-			_, ok := builtins()[name]
-			return []string{servePlugin, name}, ok
-		},
-		Build: buildCells,
+		Bundled: bundled, Build: buildCells,
 		Load: func(p admin.Plan) (*genome.Genome, []admin.Setting, error) {
 			g, origins, err := load(p)
 			var conf *configError

@@ -25,6 +25,12 @@
 //	POST /v1/plugins/{plugin}/restart
 //	POST /v1/plugins/{plugin}/swap                {"to":NAME,"force":BOOL}
 //	POST /v1/apply                                Plan in, []Change out
+//	GET  /v1/identity                             Identity
+//	POST /v1/mesh/rotate                          Rotation
+//	POST /v1/mesh/invite                          InviteRequest in, Invitation out
+//	POST /v1/mesh/revoke                          {"revoked":N} out
+//	GET  /v1/denied                               []Denial
+//	POST /v1/denied/{node}/{deny|undeny}          Denial
 //	POST /v1/down                                 DownRequest in, stream of Event out
 //	GET  /v1/peers                                Peers
 //	GET  /v1/ping?node=ID|NAME|ADDR&count=N       stream of Pulse

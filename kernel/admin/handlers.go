@@ -40,6 +40,7 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 	mux.HandleFunc("POST /v1/apply", s.answer(s.apply))
 	mux.HandleFunc("POST /v1/down", s.down)
 	s.probeRoutes(mux)
+	s.memberRoutes(mux)
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)
 	}

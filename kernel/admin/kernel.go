@@ -17,6 +17,9 @@ type Kernel interface {
 	Controller
 	Caller
 	Prober
+	Member
+	Inviter
+	Guard
 }
 
 // A Viewer shows what is.

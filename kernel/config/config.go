@@ -221,7 +221,7 @@ func (l *loader) merge() (*genome.Genome, *Origins) {
 	d.genome(l.merged(), g)
 	g.File = l.root.file
 	if g.Kernel.Node == "" {
-		g.Kernel.Node = defaultNode(l.root.dir)
+		g.Kernel.Node = DefaultNode(l.root.dir)
 	}
 	origins := originsOf(l.layers)
 	for name, c := range g.Cells {
@@ -320,8 +320,9 @@ func dirProblem(key, dir, base string) (message, hint string) {
 	return "", ""
 }
 
-// defaultNode is the host name and the directory's, in the grammar of names.
-func defaultNode(dir string) string {
+// DefaultNode is what a node in a directory is called if nothing names it: the
+// host name and the directory's, in the grammar of names.
+func DefaultNode(dir string) string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "node"

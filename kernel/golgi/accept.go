@@ -201,7 +201,7 @@ func (g *Golgi) admitForeign(h wire.LinkHeader, s *seat, mesh *identity.Mesh) (*
 	if g.denied(node) {
 		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: node %s is on the deny list", h.Wanted, node)
 	}
-	l := &link{from: sdk.CellName(h.Cell), to: s, foreign: &foreign{mesh: mesh, node: node, cell: sdk.CellName(h.Cell), since: time.Now()}}
+	l := &link{from: sdk.CellName(h.Cell), to: s, foreign: &foreign{mesh: mesh, near: mesh == g.opt.Home, node: node, cell: sdk.CellName(h.Cell), since: time.Now()}}
 	if !g.mayCall(l, s.id.Cell) {
 		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: its allow list has neither %.80q nor node %s", h.Wanted, h.Cell, node)
 	}

@@ -21,7 +21,9 @@ type foreign struct {
 	scheme   string       // of the transport it came by
 	since    time.Time    // when it began
 	aged     bool         // it was asked to make way for another
+	near     bool         // through a junction: not of the mesh between machines
 	admitted bool
+	cut      bool // its ends were told to end it
 }
 
 // canEncrypt reports whether a process may have links that are not local.
@@ -51,6 +53,9 @@ func (g *Golgi) question(s *seat, m channel.Message) {
 		cert, err := g.judge(f, m.Proof)
 		g.mu.Lock()
 		defer g.mu.Unlock()
+		if err == nil && !f.near && f.mesh != g.mesh {
+			err = errMeshReplaced // while the ends were at it
+		}
 		answer := channel.Message{Type: channel.TypeAdmitted, ID: m.ID}
 		if err != nil {
 			answer.Failure = channel.FailureOf(err)
@@ -92,7 +97,7 @@ func (g *Golgi) denied(node sdk.NodeID) bool { return g.opt.Denied != nil && g.o
 
 // linked notes that a link to another node is up. The caller holds mu.
 func (g *Golgi) linked(f *foreign) {
-	if g.opt.Peers == nil || f.mesh != g.mesh {
+	if g.opt.Peers == nil || f.near {
 		return
 	}
 	g.opt.Peers.Pin(f.node)
@@ -103,13 +108,13 @@ func (g *Golgi) linked(f *foreign) {
 
 // unlinked takes back what linked noted. The caller holds mu.
 func (g *Golgi) unlinked(f *foreign) {
-	if f == nil || !f.admitted {
+	if f == nil || !f.admitted || f.near {
 		return
 	}
 	if len(g.partners) < maxPairs {
 		g.partners[f.node] = time.Now()
 	}
-	if g.opt.Peers != nil && f.mesh == g.mesh {
+	if g.opt.Peers != nil {
 		g.opt.Peers.Unpin(f.node)
 	}
 }
@@ -189,21 +194,57 @@ func (g *Golgi) Release(ctx context.Context, scheme string) {
 	}
 }
 
-// Recheck ends all links to nodes that are on the deny list by now.
-func (g *Golgi) Recheck() {
+// Recheck ends all links to nodes that are on the deny list by now, and returns
+// how many it ended.
+func (g *Golgi) Recheck() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.cutForeign(func(f *foreign) error {
+		if f.node == "" || !g.denied(f.node) {
+			return nil
+		}
+		return sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", f.node)
+	})
+}
+
+var errMeshReplaced = sdk.Errorf(sdk.CodeDenied, "the mesh secret was replaced")
+
+// SetMesh replaces the mesh of links between machines, ends those of the mesh
+// before, and returns how many they were: who was not invited into the new one
+// is out.
+func (g *Golgi) SetMesh(m *identity.Mesh) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mesh = m
+	return g.cutForeign(func(f *foreign) error {
+		if f.near || f.mesh == m {
+			return nil
+		}
+		return errMeshReplaced
+	})
+}
+
+// cutForeign tells the processes to end the links for which why has a reason.
+// The caller holds mu.
+func (g *Golgi) cutForeign(why func(*foreign) error) int {
+	n := 0
 	for _, l := range g.links {
-		if l.foreign == nil || l.foreign.node == "" || !g.denied(l.foreign.node) {
+		if l.foreign == nil || l.foreign.cut {
 			continue
 		}
-		why := sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", l.foreign.node)
+		err := why(l.foreign)
+		if err == nil {
+			continue
+		}
+		l.foreign.cut = true
+		n++
 		for _, s := range []*seat{l.caller, l.to} {
 			if s != nil {
-				s.cut(l.id, why)
+				s.cut(l.id, err)
 			}
 		}
 	}
+	return n
 }
 
 // revokeWait is how long calls of who may not call any more go on.
@@ -234,12 +275,4 @@ func (g *Golgi) revoke(l *link) {
 // cut tells a process to end a link. The caller holds Golgi.mu.
 func (s *seat) cut(id uint64, why error) {
 	s.put(channel.Message{Type: channel.TypeCut, ID: id, Failure: channel.FailureOf(why)}, nil)
-}
-
-// SetMesh replaces the mesh of links between machines. Links that are up stay;
-// what is dialled or answered from now on needs the new one.
-func (g *Golgi) SetMesh(m *identity.Mesh) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.mesh = m
 }

@@ -161,7 +161,7 @@ func (g *Golgi) expect(r *route, addr sdk.Addr) error {
 	}
 	l := &link{id: r.id, caller: r.from, from: r.from.id.Cell}
 	if !r.link.Local {
-		l.foreign = &foreign{mesh: r.mesh, node: r.to.node, cell: r.to.cell, peers: r.to.peers, addr: addr, scheme: addr.Scheme, since: time.Now()}
+		l.foreign = &foreign{mesh: r.mesh, near: r.to.dir != "", node: r.to.node, cell: r.to.cell, peers: r.to.peers, addr: addr, scheme: addr.Scheme, since: time.Now()}
 	}
 	g.links[r.id] = l
 	return nil

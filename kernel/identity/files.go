@@ -86,7 +86,7 @@ func private(path string, info fs.FileInfo, kind fs.FileMode) error {
 	case int(st.Uid) != os.Geteuid():
 		return denied(path, "it belongs to user %d, not to this one, %d", st.Uid, os.Geteuid())
 	case info.Mode().Perm()&0o077 != 0:
-		return denied(path, "mode %04o lets others at it: want %04o", info.Mode().Perm(), info.Mode().Perm()&0o700)
+		return denied(path, "mode %04o lets others at it: want %04[2]o (if nobody has read it: chmod %04[2]o %[3]s)", info.Mode().Perm(), info.Mode().Perm()&0o700, path)
 	case kind == 0 && st.Nlink != 1:
 		return denied(path, "it has %d names: want 1", st.Nlink)
 	}

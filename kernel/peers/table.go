@@ -312,3 +312,13 @@ func (t *Table) Deny(ids []sdk.NodeID) {
 		}
 	}
 }
+
+// Clear takes out all members, for another mesh. Whoever is of that, too, is in
+// again at its next announcement.
+func (t *Table) Clear() {
+	now := t.lock()
+	defer t.mu.Unlock()
+	for _, n := range t.nodes {
+		t.remove(n, now)
+	}
+}

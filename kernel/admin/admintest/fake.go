@@ -31,6 +31,7 @@ type Fake struct {
 	Mates    admin.Peers    // what Peers answers
 	Pulses   []admin.Pulse  // what Ping yields, for each node that Mates has
 	Why      admin.Explanation
+	Kept     []admin.Denial // what Denied answers
 	// OnCall answers calls; nil: every method is unknown.
 	OnCall func(ctx context.Context, r admin.CallRequest) (json.RawMessage, error)
 	// Fail makes a method, named as in [admin.Kernel], answer an error.
