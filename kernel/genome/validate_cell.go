@@ -29,7 +29,11 @@ func (c *checker) cell(name sdk.CellName, cell *Cell) {
 	c.limits(sub(key, "limits"), cell.Limits)
 	c.duration(sub(key, "start_timeout"), cell.StartTimeout, 100*time.Millisecond)
 	c.duration(sub(key, "drain_timeout"), cell.DrainTimeout, 0)
-	c.listen(sub(key, "listen"), cell.Listen)
+	if cell.Listen.On && cell.Ready.Probe() {
+		c.addf(sub(key, "listen"), "a command that is given ready does not speak the sdk: only cells that do can be called by other machines")
+	} else {
+		c.listen(sub(key, "listen"), cell.Listen)
+	}
 	c.allow(sub(key, "allow"), cell.Allow)
 	c.axons(sub(key, "axons"), cell)
 	c.junctions(sub(key, "junctions"), cell)
