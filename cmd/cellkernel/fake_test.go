@@ -100,6 +100,8 @@ func fakeFor(dir string, flags []string) *admintest.Fake {
 		Env: []string{"CELLKERNEL_SOCKET=/nowhere", "CELLKERNEL_TOKEN=secret"}}
 	for _, flag := range flags {
 		switch flag {
+		case "mates":
+			addMates(f)
 		case "degraded":
 			f.S.State, f.S.Problems = admin.StateFailed, []string{`cell "worker": 1 of 2 ready`}
 		case "changes":

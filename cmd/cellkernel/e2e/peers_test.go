@@ -1,0 +1,175 @@
+package e2e_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/cellkernel/cellkernel/kernel/admin"
+)
+
+// newMesh makes the key directory of machines that are in the mesh "lab".
+func newMesh(t *testing.T) string {
+	t.Helper()
+	home, err := os.MkdirTemp("", "cke")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(home) })
+	key := make([]byte, 32)
+	rand.Read(key)
+	err = os.Mkdir(filepath.Join(home, "lab"), 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(home, "lab", "mesh.key"), key, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return home
+}
+
+// freeDoor returns a UDP port of the loopback that nobody has.
+func freeDoor(t *testing.T) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(freePort(t, "udp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// farNode makes a node called name that listens on the loopback, in the mesh
+// whose keys are in home.
+func farNode(t *testing.T, home, name, genome string) *node {
+	t.Helper()
+	n := newNode(t, "[kernel]\nmesh = \"lab\"\nnode = \""+name+"\"\n"+genome)
+	n.env = append(n.env, "CELLKERNEL_HOME="+home)
+	return n
+}
+
+func (n *node) peers() *admin.Peers {
+	n.t.Helper()
+	p := new(admin.Peers)
+	if err := json.Unmarshal([]byte(n.want(0, "peers", "-o", "json").out), p); err != nil {
+		n.t.Fatal(err)
+	}
+	return p
+}
+
+const storeCell = `
+[cells.store]
+command = ["PROBE", "serve"]
+listen = true
+`
+
+func TestStaticAddressesAreSeenPingedAndExplained(t *testing.T) {
+	t.Parallel()
+	home, port, shut := newMesh(t), freeDoor(t), freeDoor(t)
+	b := farNode(t, home, "bee", "[golgi]\ndiscovery = []\nlisten = \"127.0.0.1:"+port+"\""+storeCell)
+	b.up()
+	a := farNode(t, home, "ant", `
+[golgi]
+discovery = []
+[cells.shop]
+command = ["PROBE", "serve"]
+axons = { store = "axon://127.0.0.1:`+port+`/store", shut = "axon://127.0.0.1:`+shut+`/store" }
+`)
+	a.up()
+	a.mustRelay(a.client(a.mesh(), "shop"), "store")
+	var bee, unknown *admin.Peer
+	list := a.peers().Peers
+	for i := range list {
+		if list[i].Name == "bee" {
+			bee = &list[i]
+		} else {
+			unknown = &list[i]
+		}
+	}
+	if bee == nil || bee.State != admin.PeerVerified || bee.RTTUS <= 0 || bee.Origins[0].Source != "axon" || bee.Node == "" {
+		t.Errorf("the address where somebody answers: got %+v", bee)
+	}
+	if unknown == nil || unknown.State != admin.PeerUnknown || unknown.RTTUS != 0 {
+		t.Errorf("the address where nobody does: got %+v", unknown)
+	}
+	contains(t, a.want(0, "ping", "127.0.0.1:"+port, "-c", "2").out, "bee (", "2 of 2 answered: min ")
+	a.want(4, "ping", "nobody")
+	a.want(5, "ping", "127.0.0.1:"+shut)
+	contains(t, a.want(0, "explain", "store.Echo", "--from", "shop").out,
+		`rule      axon allows: cell "shop": store = axon://127.0.0.1:`+port+`/store`, "found   by its address in the axon",
+		"tried   quic://127.0.0.1:"+port+": answers", "encrypted, both ends proved", "Echo exists")
+	a.want(4, "explain", "store.Nothing", "--from", "shop")
+	contains(t, a.want(5, "explain", "shut", "--from", "shop").out, "tried   quic://127.0.0.1:"+shut+": fails after", "nobody can be reached")
+	a.want(4, "explain", "store", "--from", "nobody")
+	contains(t, a.want(0, "status").out, "reachable from this machine only")
+	contains(t, b.want(0, "status").out, "reachable from this machine only, at quic://127.0.0.1:"+port)
+}
+
+func TestALighthouseShowsNodesToEachOther(t *testing.T) {
+	t.Parallel()
+	home, light := newMesh(t), freeDoor(t)
+	lamp := farNode(t, home, "lamp", "").start("lighthouse", "--listen", "127.0.0.1:"+light)
+	lamp.err.await(t, "127.0.0.1:"+light)
+	golgi := `
+[golgi]
+listen = "127.0.0.1:0"
+discovery = ["lighthouse"]
+[plugins.discovery-lighthouse]
+servers = ["127.0.0.1:` + light + `"]
+beat = "500ms"
+`
+	b := farNode(t, home, "bee", golgi+storeCell+"allow = [\"shop\"]\n")
+	b.up()
+	a := farNode(t, home, "ant", golgi+`
+[cells.shop]
+command = ["PROBE", "serve"]
+axons = { store = "axon://store" }
+[cells.thief]
+command = ["PROBE", "serve"]
+axons = { store = "axon://store", none = "axon://nobody" }
+`)
+	a.up()
+	a.mustRelay(a.client(a.mesh(), "shop"), "store")
+	r := a.want(0, "peers")
+	contains(t, r.out, "discovery lighthouse: up for ", "last event ", "store")
+	if !regexp.MustCompile(`(?m)^\S+ +bee +verified +\d`).MatchString(r.out) {
+		t.Errorf("no row of bee with a round trip in\n%s", r.out)
+	}
+	contains(t, a.want(0, "ping", "bee", "-c", "1").out, "1 of 1 answered")
+	contains(t, a.want(0, "explain", "store.Echo", "--from", "shop").out, "found   by discovery lighthouse, seen at 127.0.0.1:", "answers", "Echo exists")
+	contains(t, a.want(6, "explain", "store", "--from", "thief").out, "denied: ", "allow list")
+	contains(t, a.want(5, "explain", "none", "--from", "thief").out, `nobody who is known serves "none"`)
+	contains(t, a.want(0, "status").out, "finds others by lighthouse")
+	var text strings.Builder
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	scrape(ctx, t, a, &text)
+	contains(t, text.String(), `cellkernel_peers{state="verified"} 1`, `cellkernel_announcements_total{verdict="new"} 1`, `cellkernel_discovery_up{discovery="lighthouse"} 1`)
+}
+
+// scrape reads the metrics from the admin socket.
+func scrape(ctx context.Context, t *testing.T, n *node, w io.Writer) {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", n.path(".cell/run/"+admin.SocketName))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://kernel/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+}
