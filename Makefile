@@ -5,10 +5,10 @@ STATICCHECK  = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
 ONLY        ?=
 
-.PHONY: help all test race fuzz lint generate bench accept loc
+.PHONY: help all test race fuzz lint generate bench bench-far accept loc
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 all: lint test ## what must hold before a change is shown to others
 	$(GO) build ./...
@@ -39,6 +39,9 @@ generate: ## generated code, from its sources; the templates' own lines are for 
 bench: ## calls beside gRPC and a bare socket, and fifty processes that talk
 	$(GO) run ./cmd/cellkernel up examples/bench/genome.toml
 	$(GO) run ./cmd/cellkernel up examples/mesh/genome.toml
+
+bench-far: ## the same between two machines: hosts of a network lab (root), else loopback addresses
+	$(GO) run ./examples/far bench
 
 accept: ## play the user, kill things, measure: accept.json; ONLY=row,group tries some (as root: all can be tried)
 	$(GO) run ./examples/acceptance -only '$(ONLY)'

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // The baselines are served by processes of their own, as the cells are: this
@@ -18,7 +20,7 @@ import (
 
 const (
 	baselineWithin = 10 * time.Second // to listen, and to end
-	ready          = "ready\n"
+	ready          = "ready"          // a line; from another machine, what connects follows
 )
 
 // baselines are the other systems.
@@ -40,7 +42,7 @@ func startBaselines(ctx context.Context) (_ *baselines, err error) {
 	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
 		return nil, fmt.Errorf("start baselines: %w", err)
 	}
-	for _, name := range []string{"grpc", "raw"} {
+	for _, name := range []string{serveUnixGRPC, serveUnixRaw} {
 		p, err := start(ctx, name, filepath.Join(b.dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("start baseline %s: %w", name, err)
@@ -48,8 +50,8 @@ func startBaselines(ctx context.Context) (_ *baselines, err error) {
 		b.procs = append(b.procs, p)
 	}
 	b.raw = &rawServer{filepath.Join(b.dir, "raw")}
-	b.shared = &grpcServer{socket: filepath.Join(b.dir, "grpc")}
-	b.each = &grpcServer{socket: b.shared.socket, each: true}
+	b.shared = &grpcServer{target: "unix:" + filepath.Join(b.dir, "grpc"), creds: insecure.NewCredentials()}
+	b.each = b.shared.forEach()
 	return b, nil
 }
 
@@ -73,7 +75,7 @@ func start(ctx context.Context, name, socket string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-serve", name, "-socket", socket)
+	cmd := exec.CommandContext(ctx, self, "-serve", name, "-at", socket)
 	cmd.Stderr = os.Stderr
 	cmd.WaitDelay = baselineWithin
 	stdin, err := cmd.StdinPipe()
@@ -90,7 +92,7 @@ func start(ctx context.Context, name, socket string) (*process, error) {
 	p := &process{cmd, stdin}
 	late := time.AfterFunc(baselineWithin, func() { _ = cmd.Process.Kill() }) // Wait tells
 	line, err := bufio.NewReader(io.LimitReader(stdout, 64)).ReadString('\n')
-	if late.Stop(); err != nil || line != ready {
+	if late.Stop(); err != nil || line != ready+"\n" {
 		p.end()
 		return nil, fmt.Errorf("it does not listen: %q, %w", line, errors.Join(err, cmd.Err))
 	}
@@ -105,28 +107,59 @@ func (p *process) end() {
 	_ = p.cmd.Wait() // how it ended does not matter any more
 }
 
-// baselineMain is the main function of a baseline's process.
-func baselineMain(name, socket string) int {
-	serve := map[string]func(net.Listener) error{"grpc": serveGRPC, "raw": serveRaw}[name]
-	if serve == nil {
-		fmt.Fprintf(os.Stderr, "serve baseline %q: no such baseline\n", name)
-		return 2
+// What -serve takes.
+const (
+	serveUnixGRPC = "grpc"
+	serveUnixRaw  = "raw"
+	serveTLSGRPC  = "grpc-tcp-tls"
+	serveRawQUIC  = "quic-raw"
+)
+
+// A listening is a baseline that can be connected to already.
+type listening struct {
+	serve func() error
+	close func() error
+	ready string // its first line
+}
+
+// listen opens the baseline of that name at a socket's path or host:port.
+func listen(name, at string) (*listening, error) {
+	switch name {
+	case serveUnixGRPC, serveUnixRaw:
+		l, err := net.Listen("unix", at)
+		if err != nil {
+			return nil, err
+		}
+		serve := func() error { return serveRaw(l) }
+		if name == serveUnixGRPC {
+			serve = func() error { return serveGRPC(l) }
+		}
+		return &listening{serve, l.Close, ready}, nil
+	case serveTLSGRPC:
+		return listenTLS(at)
+	case serveRawQUIC:
+		return listenQUIC(at)
 	}
-	l, err := net.Listen("unix", socket)
+	return nil, fmt.Errorf("no baseline %q", name)
+}
+
+// baselineMain is the main function of a baseline's process.
+func baselineMain(name, at string) int {
+	b, err := listen(name, at)
+	if err == nil {
+		_, err = fmt.Println(b.ready)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "serve baseline:", err)
-		return 1
-	}
-	if _, err := io.WriteString(os.Stdout, ready); err != nil {
 		return 1
 	}
 	ended := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // until whoever started us ends
 		close(ended)
-		l.Close()
+		b.close()
 	}()
-	err = serve(l)
+	err = b.serve()
 	select {
 	case <-ended:
 		return 0

@@ -13,6 +13,7 @@ import (
 	"github.com/cellkernel/cellkernel/examples/bench/result"
 	"github.com/cellkernel/cellkernel/sdk/cell"
 	"github.com/cellkernel/cellkernel/sdk/cell/celltest"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // honest answers as the worker does, without burning anything.
@@ -80,14 +81,63 @@ func baseline(t *testing.T, serve func(net.Listener) error) (socket string) {
 	return socket
 }
 
+func tlsless(socket string) *grpcServer {
+	return &grpcServer{target: "unix:" + socket, creds: insecure.NewCredentials()}
+}
+
+// farBaselines serves here what is on the other machine otherwise.
+func farBaselines(t *testing.T) *farBase {
+	var o farOptions
+	for name, said := range map[string]*string{serveTLSGRPC: &o.grpc, serveRawQUIC: &o.quic} {
+		b, err := listen(name, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = b.serve() // ends with an error when it is closed
+		}()
+		t.Cleanup(func() { b.close(); <-done })
+		*said = strings.TrimPrefix(b.ready, ready+" ")
+	}
+	base, err := newFarBase(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base
+}
+
+func TestOtherServersAreRefused(t *testing.T) {
+	base := farBaselines(t)
+	other := farBaselines(t)
+	base.grpc.creds, base.quic.tls = other.grpc.creds, other.quic.tls
+	for name, v := range map[string]server{"gRPC": base.grpc, "QUIC": base.quic} {
+		if _, err := v.count(t.Context()); err == nil || !strings.Contains(err.Error(), "another one") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+func TestFarFlags(t *testing.T) {
+	good := "127.0.0.1:1/" + strings.Repeat("00", 32)
+	for _, o := range []farOptions{{good, ""}, {"", good}, {"127.0.0.1/" + strings.Repeat("00", 32), good}, {good, "127.0.0.1:1/00"}} {
+		if _, err := newFarBase(o); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}
+
 func TestEverySystemAnswersEveryWorkload(t *testing.T) {
-	socket := baseline(t, serveGRPC)
+	socket := baseline(t, func(l net.Listener) error { return serveGRPC(l) })
 	servers := map[string]server{
 		"cells":       serve(t, new(honest)),
-		"gRPC shared": &grpcServer{socket: socket},
-		"gRPC each":   &grpcServer{socket: socket, each: true},
+		"gRPC shared": tlsless(socket),
+		"gRPC each":   tlsless(socket).forEach(),
 		"raw":         &rawServer{baseline(t, serveRaw)},
 	}
+	far := farBaselines(t)
+	servers["gRPC over TLS"], servers["QUIC shared"], servers["QUIC each"] = far.grpc, far.quic, far.quic.forEach()
 	for name, v := range servers {
 		for _, w := range append(originals(), echoes()...) {
 			s, err := checked(t.Context(), v, w, limit{calls: 20, time: time.Minute})

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/cellkernel/cellkernel/examples/bench/grpcbase"
 	"github.com/cellkernel/cellkernel/examples/bench/load"
@@ -37,21 +37,25 @@ func (w *grpcWorker) Count(context.Context, *grpcbase.Query) (*grpcbase.Counts, 
 	return &grpcbase.Counts{Calls: w.calls.Load()}, nil
 }
 
-// serveGRPC serves with default options until l is closed.
-func serveGRPC(l net.Listener) error {
-	s := grpc.NewServer()
+// serveGRPC serves until l is closed; all options that are not given are the defaults.
+func serveGRPC(l net.Listener, options ...grpc.ServerOption) error {
+	s := grpc.NewServer(options...)
 	grpcbase.RegisterWorkerServer(s, new(grpcWorker))
 	return s.Serve(l)
 }
 
 // grpcServer is the gRPC server as the callers see it.
 type grpcServer struct {
-	socket string
+	target string
+	creds  credentials.TransportCredentials
 	each   bool // a connection for each caller, not one for all
 }
 
+// forEach is the same server with a connection for each caller.
+func (g *grpcServer) forEach() *grpcServer { return &grpcServer{g.target, g.creds, true} }
+
 func (g *grpcServer) dial() (*grpc.ClientConn, error) {
-	c, err := grpc.NewClient("unix:"+g.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	c, err := grpc.NewClient(g.target, grpc.WithTransportCredentials(g.creds))
 	if err != nil {
 		return nil, fmt.Errorf("dial gRPC server: %w", err)
 	}

@@ -21,8 +21,10 @@ type options struct {
 	rounds   int
 	round    time.Duration
 
-	serve  string // what this process serves as a baseline; empty: it is the coordinator
-	socket string
+	far farOptions
+
+	serve string // what this process serves as a baseline; empty: it is the coordinator
+	at    string
 }
 
 func main() {
@@ -31,7 +33,7 @@ func main() {
 		os.Exit(2) // flag has said why
 	}
 	if o.serve != "" {
-		os.Exit(baselineMain(o.serve, o.socket))
+		os.Exit(baselineMain(o.serve, o.at))
 	}
 	cell.Main(func(ctx context.Context, m *cell.Membrane) error { return coordinate(ctx, m, o) })
 }
@@ -45,8 +47,10 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.only, "only", "", "measure only rows whose name/in-flight contains this: echo-64B/1")
 	fs.IntVar(&o.rounds, "rounds", 3, "rounds, of which the median counts")
 	fs.DurationVar(&o.round, "round", 500*time.Millisecond, "length of one round of one system")
-	fs.StringVar(&o.serve, "serve", "", "serve a baseline, grpc or raw: the coordinator starts itself so")
-	fs.StringVar(&o.socket, "socket", "", "where the baseline listens")
+	fs.StringVar(&o.far.grpc, "far-grpc", "", "what the baseline grpc-tcp-tls said when it was ready; echo is then on another machine")
+	fs.StringVar(&o.far.quic, "far-quic", "", "what the baseline quic-raw said")
+	fs.StringVar(&o.serve, "serve", "", "serve a baseline: grpc, raw, grpc-tcp-tls or quic-raw")
+	fs.StringVar(&o.at, "at", "", "where the baseline listens: the path of a socket, or host:port")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -63,6 +67,9 @@ func parse(args []string) (options, error) {
 
 // coordinate runs everything and prints the table.
 func coordinate(ctx context.Context, m *cell.Membrane, o options) error {
+	if o.far.grpc != "" {
+		return coordinateFar(ctx, m, o)
+	}
 	one, four := newCells(m, "echo", 1), newCells(m, "worker", o.replicas)
 	for _, c := range []*cells{one, four} {
 		if _, err := c.each(ctx); err != nil {
@@ -81,6 +88,11 @@ func coordinate(ctx context.Context, m *cell.Membrane, o options) error {
 	}
 	report.Ratios = result.Ratios(report.Results)
 	report.Claims = append(claims(report.Results), b.burnClaims()...)
+	return publish(report, o)
+}
+
+// publish writes the report to where it is wanted.
+func publish(report *result.Report, o options) error {
 	if o.json != "" {
 		if err := report.Write(o.json); err != nil {
 			return err

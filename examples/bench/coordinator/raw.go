@@ -58,7 +58,7 @@ func serveRaw(l net.Listener) error {
 }
 
 // answer serves one connection.
-func answer(c net.Conn, calls *atomic.Uint64) error {
+func answer(c io.ReadWriter, calls *atomic.Uint64) error {
 	var hello [8]byte
 	if _, err := io.ReadFull(c, hello[:]); err != nil {
 		return err
@@ -110,15 +110,28 @@ type rawServer struct{ socket string }
 func (r *rawServer) dial(ctx context.Context, k kind, payload int) (net.Conn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", r.socket)
-	if err != nil {
-		return nil, fmt.Errorf("dial raw server: %w", err)
-	}
-	hello := binary.BigEndian.AppendUint32(nil, uint32(k))
-	if _, err := c.Write(binary.BigEndian.AppendUint32(hello, uint32(payload))); err != nil {
+	if err == nil {
+		if err = sayHello(c, k, payload); err == nil {
+			return c, nil
+		}
 		c.Close()
-		return nil, fmt.Errorf("dial raw server: %w", err)
 	}
-	return c, nil
+	return nil, fmt.Errorf("dial raw server: %w", err)
+}
+
+func sayHello(w io.Writer, k kind, payload int) error {
+	hello := binary.BigEndian.AppendUint32(nil, uint32(k))
+	_, err := w.Write(binary.BigEndian.AppendUint32(hello, uint32(payload)))
+	return err
+}
+
+// countOf reads the reply to countHello.
+func countOf(r io.Reader) (uint64, error) {
+	var n [8]byte
+	if _, err := io.ReadFull(r, n[:]); err != nil {
+		return 0, fmt.Errorf("count calls of raw: %w", err)
+	}
+	return binary.BigEndian.Uint64(n[:]), nil
 }
 
 // count implements server.
@@ -128,11 +141,7 @@ func (r *rawServer) count(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	defer c.Close()
-	var n [8]byte
-	if _, err := io.ReadFull(c, n[:]); err != nil {
-		return 0, fmt.Errorf("count calls of raw: %w", err)
-	}
-	return binary.BigEndian.Uint64(n[:]), nil
+	return countOf(c)
 }
 
 // open implements server. Requests that fit into a socket's buffer together
@@ -164,14 +173,14 @@ func (r *rawServer) open(ctx context.Context, w workload) (cs []caller, _ func()
 
 // A window is the requests that travel together on one connection.
 type window struct {
-	conn           net.Conn
+	conn           io.ReadWriter
 	kind           kind
 	request, reply int // bytes
 	checksum       uint64
 	out, in        []byte
 }
 
-func newWindow(c net.Conn, w workload, width int) *window {
+func newWindow(c io.ReadWriter, w workload, width int) *window {
 	v := &window{conn: c, kind: w.kind}
 	v.request, v.reply = sizes(w.kind, w.payload)
 	v.out, v.in = make([]byte, width*v.request), make([]byte, width*v.reply)
@@ -184,15 +193,30 @@ func newWindow(c net.Conn, w workload, width int) *window {
 	return v
 }
 
+// exchange writes the requests and reads the replies. Where one of the two
+// could wait for the other, because buffers on the way do not take all, they
+// go on at once.
+func (v *window) exchange() error {
+	var err error
+	if len(v.out) <= maxWindow {
+		_, err = v.conn.Write(v.out)
+	} else {
+		var written sync.WaitGroup
+		written.Go(func() { _, _ = v.conn.Write(v.out) }) // if it fails, so does the read
+		defer written.Wait()
+	}
+	if err == nil {
+		_, err = io.ReadFull(v.conn, v.in)
+	}
+	return err
+}
+
 // call sends the window and checks all replies.
 func (v *window) call(context.Context) error {
 	for at := 0; at < len(v.out); at += v.request {
 		binary.BigEndian.PutUint64(v.out[at:], binary.BigEndian.Uint64(v.out[at:])+1)
 	}
-	if _, err := v.conn.Write(v.out); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(v.conn, v.in); err != nil {
+	if err := v.exchange(); err != nil {
 		return err
 	}
 	if v.kind == echo {

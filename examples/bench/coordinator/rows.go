@@ -65,11 +65,16 @@ type bench struct {
 	options
 	one, four *cells
 	base      *baselines
+	far       *farBase // nil: all is on this machine
 	burns     []burned
 }
 
-// run measures all workloads.
+// run measures all workloads. Between machines that is the echoes: there are
+// no four workers, and burning takes as long there as here.
 func (b *bench) run(ctx context.Context) ([]result.Row, error) {
+	if b.far != nil {
+		return b.echoes(ctx)
+	}
 	var rows []result.Row
 	for _, w := range b.wanted(originals()) {
 		more, err := b.compare(ctx, w, b.four, 1)
@@ -88,6 +93,12 @@ func (b *bench) run(ctx context.Context) ([]result.Row, error) {
 		}
 		rows = append(rows, row)
 	}
+	more, err := b.echoes(ctx)
+	return append(rows, more...), err
+}
+
+func (b *bench) echoes(ctx context.Context) ([]result.Row, error) {
+	var rows []result.Row
 	for _, w := range b.wanted(echoes()) {
 		more, err := b.compare(ctx, w, b.one, b.roundsOf(w))
 		if err != nil {
@@ -108,6 +119,9 @@ func (b *bench) wanted(list []workload) []workload {
 // contenders lists who takes part: one connection for all callers and one for
 // each are the same thing where there is one caller.
 func (b *bench) contenders(w workload, ours server) []contender {
+	if b.far != nil {
+		return b.far.contenders(w, ours)
+	}
 	list := []contender{
 		{result.Cellkernel, ours},
 		{result.Raw, b.base.raw},
@@ -145,10 +159,7 @@ func (b *bench) compare(ctx context.Context, w workload, ours server, rounds int
 	for _, row := range best {
 		rows = append(rows, row)
 	}
-	order := []string{result.Cellkernel, result.GRPC, result.Raw}
-	slices.SortFunc(rows, func(x, y result.Row) int {
-		return cmp.Compare(slices.Index(order, x.System), slices.Index(order, y.System))
-	})
+	slices.SortFunc(rows, func(x, y result.Row) int { return cmp.Compare(result.Role(x.System), result.Role(y.System)) })
 	b.progress(rows[0])
 	return rows, nil
 }

@@ -8,12 +8,29 @@ import (
 	"os"
 )
 
-// The systems that are measured.
+// The systems that are measured, on one machine and between two.
 const (
-	Cellkernel = "cellkernel"
-	GRPC       = "grpc"
-	Raw        = "raw"
+	Cellkernel     = "cellkernel"
+	GRPC           = "grpc"
+	Raw            = "raw"
+	CellkernelQUIC = "cellkernel-quic"
+	GRPCTLS        = "grpc-tcp-tls"
+	RawQUIC        = "quic-raw"
 )
+
+// Role says which part a system has in a comparison: ours is [Cellkernel], the
+// one to beat [GRPC], the limit [Raw].
+func Role(system string) string {
+	switch system {
+	case CellkernelQUIC:
+		return Cellkernel
+	case GRPCTLS:
+		return GRPC
+	case RawQUIC:
+		return Raw
+	}
+	return system
+}
 
 // A Report is everything one run measured.
 type Report struct {
@@ -63,7 +80,7 @@ func Ratios(rows []Row) map[string]Ratio {
 		if rates[r.Key()] == nil {
 			rates[r.Key()] = map[string]float64{}
 		}
-		rates[r.Key()][r.System] = r.CallsPerS
+		rates[r.Key()][Role(r.System)] = r.CallsPerS
 	}
 	ratios := map[string]Ratio{}
 	for key, by := range rates {
