@@ -76,7 +76,7 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 	if !goodbye {
 		moved = a.k.describe(&said)
 	}
-	envelopes, err := a.k.member.mesh.Load().Announce(a.k.member.self, said)
+	envelopes, err := a.k.Mesh().Announce(a.k.Self(), said)
 	if err != nil {
 		a.k.log.Error("announce this node", "error", err)
 		return

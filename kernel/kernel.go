@@ -17,6 +17,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/membership"
 	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
@@ -55,6 +56,8 @@ type Options struct {
 // A Kernel runs the cells of one genome. Make it with New and call Run once;
 // the methods of [admin.Kernel] may be called from then on.
 type Kernel struct {
+	*membership.Live // who this node is in its mesh
+
 	opt     Options
 	journal *admin.Journal
 	log     *slog.Logger
@@ -65,7 +68,6 @@ type Kernel struct {
 	spawner   *supervisor.Spawner
 	cells     *supervisor.Supervisor
 	catalog   *catalog.Catalog
-	member    member
 	peers     *peers.Table
 	network   network
 	rtts      rtts // to other nodes
@@ -191,7 +193,7 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 	if err := k.openGolgi(end); err != nil {
 		return err
 	}
-	if err := k.openMemberWatch(end); err != nil {
+	if err := k.watchMember(end); err != nil {
 		return err
 	}
 	close(k.started)

@@ -2,13 +2,7 @@ package kernel
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"net"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/identity"
@@ -17,128 +11,87 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
 
-// A member is this node in its mesh: its keys, and who is kept out.
-type member struct {
-	store   *identity.Store
-	self    *identity.Identity
-	mesh    atomic.Pointer[identity.Mesh]
-	inviter atomic.Pointer[identity.Inviter]
-	denied  atomic.Pointer[identity.Denied]
-
-	changing sync.Mutex // held by whoever changes mesh or denied after the start
-}
-
-// openMember loads the node's keys. The private mesh of a checkout is made
-// when it is first needed; a named one must be there, or machines that were
-// meant to be in one mesh would each be alone in theirs.
+// openMember loads the node's keys.
 func (k *Kernel) openMember(end *closers) error {
-	if err := membership.HideMemory(); err != nil {
-		return err
-	}
-	name := sdk.CellName(k.genome.Kernel.Mesh)
-	path, err := membership.Path(name, filepath.Dir(k.genome.File))
+	g := k.genome.Kernel
+	files, err := membership.Open(sdk.CellName(g.Mesh), sdk.CellName(g.Node), filepath.Dir(k.genome.File))
 	if err != nil {
 		return err
 	}
-	store, err := identity.OpenStore(path)
-	if err != nil {
+	end.add(files.Close)
+	if k.Live, err = files.Run(forMember{k}); err != nil {
 		return err
 	}
-	end.add(store.Close)
-	k.member.store = store
-	mesh, err := store.Mesh()
-	if errors.Is(err, fs.ErrNotExist) {
-		if name != "" {
-			return &membership.NotMemberError{Mesh: name, Dir: path}
-		}
-		mesh, err = store.CreateMesh()
-	}
-	if err != nil {
-		return err
-	}
-	node := sdk.CellName(k.genome.Kernel.Node)
-	if k.member.self, err = store.Identity(node); err != nil {
-		return err
-	}
-	dir, err := store.NodeDir(node)
+	dir, err := files.NodeDir()
 	if err != nil {
 		return err
 	}
 	// Two kernels that are one node would take each other's links and calls.
-	if err := lock(filepath.Join(dir, "lock"), end); sdk.CodeOf(err) == sdk.CodeUnavailable {
-		return sdk.Errorf(sdk.CodeInvalid, "start as node %q: a running kernel is that node already: want another name in kernel.node", node)
-	} else if err != nil {
-		return err
+	err = lock(filepath.Join(dir, "lock"), end)
+	if sdk.CodeOf(err) == sdk.CodeUnavailable {
+		return sdk.Errorf(sdk.CodeInvalid, "start as node %q: a running kernel is that node already: want another name in kernel.node", g.Node)
 	}
-	k.setMesh(mesh)
-	return k.loadDenied()
+	return err
 }
 
-// setMesh makes a mesh the one of links between machines, and returns how many
-// links of another one it ended. Invitations into that are void, and who was
-// seen of it is forgotten.
-func (k *Kernel) setMesh(mesh *identity.Mesh) (links int) {
-	m := &k.member
-	if old := m.inviter.Load(); old != nil {
-		old.Revoke()
+// watchMember makes effective what others write into the files of the mesh.
+func (k *Kernel) watchMember(end *closers) error {
+	stop, err := k.Live.Watch()
+	if err == nil {
+		end.add(stop)
 	}
-	m.mesh.Store(mesh)
-	m.inviter.Store(identity.NewInviter(m.self, mesh, sdk.CellName(k.mesh()), m.isDenied))
-	if k.peers != nil {
-		k.peers.Clear()
-	}
-	if k.golgi != nil {
-		links = k.golgi.SetMesh(mesh)
-		k.serves() // as a member of it
-	}
+	return err
+}
+
+// forMember is the kernel as its membership sees it.
+type forMember struct{ *Kernel }
+
+// UseMesh implements [membership.Kernel]. Who was seen of the mesh before is
+// forgotten.
+func (k forMember) UseMesh(mesh *identity.Mesh) (links int) {
+	k.peers.Clear()
+	links = k.golgi.SetMesh(mesh)
+	k.serves() // as a member of it
 	return links
 }
 
-func (m *member) isDenied(node sdk.NodeID) bool {
-	d := m.denied.Load()
-	return d != nil && d.Has(node)
+// UseDenied implements [membership.Kernel].
+func (k forMember) UseDenied(d identity.Denied) (links int) {
+	k.peers.Deny(d.List())
+	return k.golgi.Recheck()
 }
 
-// loadDenied reads the deny list.
-func (k *Kernel) loadDenied() error {
-	d, err := k.member.store.Denied()
-	if err != nil {
-		return err
+// Seen implements [membership.Kernel].
+func (k forMember) Seen() map[sdk.NodeID]sdk.CellName {
+	seen := make(map[sdk.NodeID]sdk.CellName)
+	for _, r := range k.peers.Nodes() {
+		if r.Node != "" {
+			seen[r.Node] = r.Name
+		}
 	}
-	k.setDenied(d)
-	return nil
+	return seen
 }
 
-// setDenied makes a deny list effective: links are cut at once. It returns how
-// many.
-func (k *Kernel) setDenied(d identity.Denied) (links int) {
-	k.member.denied.Store(&d)
-	if k.peers != nil {
-		k.peers.Deny(d.List())
+// ListensAt implements [membership.Kernel].
+func (k forMember) ListensAt() []sdk.Addr {
+	var list []sdk.Addr
+	for _, d := range k.openDoors() {
+		addrs, _ := d.ln.Addrs()
+		list = append(list, addrs...)
 	}
-	if k.golgi != nil {
-		links = k.golgi.Recheck()
-	}
-	return links
+	return list
 }
 
-// serveJoin gives the mesh secret to whoever comes with an invitation.
-func (k *Kernel) serveJoin(ctx context.Context, conn net.Conn) error {
-	node, err := k.member.inviter.Load().Serve(ctx, conn)
-	if err != nil {
-		return err
-	}
-	k.note(fmt.Sprintf("node %s has joined the mesh, by an invitation of this node", node))
-	return nil
-}
+// Note implements [membership.Kernel].
+func (k forMember) Note(text string) { k.note(text) }
 
 // certifyTransport signs the certificate of a transport.
 func (k *Kernel) certifyTransport(_ context.Context, _ string, spki []byte) ([]byte, error) {
-	return k.member.self.CertifyTransport(spki, nil, time.Now())
+	return k.Self().CertifyTransport(spki, nil, time.Now())
 }
 
 // pluginSecret is what a plugin's own keys derive from.
 func (k *Kernel) pluginSecret(kind plugin.Kind, name string) []byte {
-	key := k.member.self.Subkey("plugin " + string(kind) + "-" + name)
+	key := k.Self().Subkey("plugin " + string(kind) + "-" + name)
 	return key[:]
 }

@@ -64,9 +64,9 @@ func (n *network) started(refs []genome.PluginRef) {
 // openPeers makes the table of other nodes.
 func (k *Kernel) openPeers() {
 	k.peers = peers.New(peers.Options{
-		Self: k.member.self.Node(), Wire: wireMajor, Transports: k.genome.RemoteTransports(),
+		Self: k.Self().Node(), Wire: wireMajor, Transports: k.genome.RemoteTransports(),
 	})
-	k.peers.Deny(k.member.denied.Load().List())
+	k.peers.Deny(k.DeniedNodes())
 }
 
 // doubts are axons that lead to no cell of this genome, and whose names are
@@ -335,7 +335,7 @@ func (k *Kernel) discoveryChanged(s catalog.Status) {
 
 // speak begins to announce this node.
 func (k *Kernel) speak(g *genome.Genome) error {
-	boot, err := k.member.store.Boot(sdk.CellName(g.Kernel.Node))
+	boot, err := k.Boot()
 	if err != nil {
 		return err
 	}

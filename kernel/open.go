@@ -104,9 +104,9 @@ func (k *Kernel) openGolgi(end *closers) error {
 	}
 	k.openPeers()
 	k.golgi = golgi.New(golgi.Options{
-		Run: k.spawner.RunID(), Self: k.member.self, Home: home, Mesh: k.member.mesh.Load(), Peers: k.peers,
-		Denied: k.member.isDenied, Scheme: k.staticScheme(), Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
-		Dial: k.dial, Junction: junction, Join: k.serveJoin, Log: k.log, Changed: k.serves,
+		Run: k.spawner.RunID(), Self: k.Self(), Home: home, Mesh: k.Mesh(), Peers: k.peers,
+		Denied: k.IsDenied, Scheme: k.staticScheme(), Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
+		Dial: k.dial, Junction: junction, Join: k.ServeJoin, Log: k.log, Changed: k.serves,
 		Ready: func(r golgi.Replica) { k.cells.Ready(supervisor.Replica(r)) },
 		Hung:  func(r golgi.Replica, why string) { k.cells.Hung(supervisor.Replica(r), why) },
 	})

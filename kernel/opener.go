@@ -46,7 +46,7 @@ func (o *opener) saw(e sdk.Event) {
 }
 
 func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
-	mesh := o.k.member.mesh.Load()
+	mesh := o.k.Mesh()
 	if mesh != o.mesh {
 		o.mesh, o.seen = mesh, make(map[[32]byte]peers.Announcement)
 	}

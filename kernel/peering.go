@@ -98,7 +98,7 @@ func addAddr(list []admin.Peer, at string, r rtt) []admin.Peer {
 func (k *Kernel) selfPeer() admin.Peer {
 	g := k.genomeNow()
 	p := admin.Peer{
-		Node: k.member.self.Node(), Name: g.Kernel.Node, State: admin.PeerSelf, Wire: wireMajor,
+		Node: k.Self().Node(), Name: g.Kernel.Node, State: admin.PeerSelf, Wire: wireMajor,
 		Cells: []admin.PeerCell{}, Origins: []admin.PeerOrigin{},
 	}
 	for _, d := range k.openDoors() {

@@ -114,7 +114,7 @@ func (p *prober) ping(ctx context.Context, at string, within time.Duration) (adm
 	if err != nil {
 		return admin.Pulse{}, err
 	}
-	pulse := admin.Pulse{Node: p.k.member.self.Node(), Name: said.Name, Version: said.Version, Path: "local", RTTUS: took.Microseconds()}
+	pulse := admin.Pulse{Node: p.k.Self().Node(), Name: said.Name, Version: said.Version, Path: "local", RTTUS: took.Microseconds()}
 	if way, ok := p.path(at); ok {
 		pulse.Node, pulse.Path = way.Node, way.Addr.String()
 	}
@@ -129,7 +129,7 @@ func (k *Kernel) findNode(name string) (string, error) {
 	if strings.Contains(name, ":") {
 		return name, nil
 	}
-	if self := k.member.self.Node(); name == k.genomeNow().Kernel.Node || len(name) >= minPrefix && strings.HasPrefix(string(self), name) {
+	if self := k.Self().Node(); name == k.genomeNow().Kernel.Node || len(name) >= minPrefix && strings.HasPrefix(string(self), name) {
 		return string(self), nil
 	}
 	var found []string

@@ -46,7 +46,7 @@ type self struct{ k *Kernel }
 // Ping implements [node.Node].
 func (s self) Ping(context.Context, *node.Probe) (*node.Pulse, error) {
 	return &node.Pulse{
-		Node: string(s.k.member.self.Node()), Name: s.k.genomeNow().Kernel.Node, Version: s.k.opt.Version,
+		Node: string(s.k.Self().Node()), Name: s.k.genomeNow().Kernel.Node, Version: s.k.opt.Version,
 		UptimeMS: uint64(time.Since(s.k.begun).Milliseconds()),
 	}, nil
 }

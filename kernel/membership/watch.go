@@ -1,13 +1,10 @@
-package kernel
+package membership
 
 import (
 	"context"
 	endian "encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,27 +16,27 @@ import (
 // the old one away before the new one is there.
 const memberPause = 200 * time.Millisecond
 
-// openMemberWatch follows the files of the mesh: what a command without a
+// Watch follows the files of the mesh: what a command without a
 // kernel, another kernel of this user or a person with an editor changes
-// counts within a second.
-func (k *Kernel) openMemberWatch(end *closers) error {
+// counts within a second. Stop ends it.
+func (l *Live) Watch() (stop func() error, err error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return fmt.Errorf("watch mesh: %w", err)
+		return nil, fmt.Errorf("watch mesh: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "inotify") // not blocking: a Close ends a Read
-	if _, err := unix.InotifyAddWatch(fd, k.member.store.Path(), unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR); err != nil {
+	path := l.files.store.Path()
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_ONLYDIR); err != nil {
 		f.Close()
-		return fmt.Errorf("watch %s: %w", k.member.store.Path(), err)
+		return nil, fmt.Errorf("watch %s: %w", path, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	changed := make(chan struct{}, 1)
 	changed <- struct{}{} // it may have been before the watch began
 	var wg sync.WaitGroup
 	wg.Go(func() { readChanges(f, changed) })
-	wg.Go(func() { k.followMember(ctx, changed) })
-	end.add(func() error { cancel(); err := f.Close(); wg.Wait(); return err })
-	return nil
+	wg.Go(func() { l.follow(ctx, changed) })
+	return func() error { cancel(); err := f.Close(); wg.Wait(); return err }, nil
 }
 
 // readChanges notes changes until f is closed. Those that were lost because
@@ -76,7 +73,7 @@ func concerns(events []byte) bool {
 	return false
 }
 
-func (k *Kernel) followMember(ctx context.Context, changed <-chan struct{}) {
+func (l *Live) follow(ctx context.Context, changed <-chan struct{}) {
 	for {
 		select {
 		case <-changed:
@@ -94,30 +91,6 @@ func (k *Kernel) followMember(ctx context.Context, changed <-chan struct{}) {
 		case <-changed: // during the pause
 		default:
 		}
-		k.reloadMember()
-	}
-}
-
-// reloadMember makes effective what the files say. What can not be read leaves
-// things as they are: nobody is let in by a mistake.
-func (k *Kernel) reloadMember() {
-	m := &k.member
-	m.changing.Lock()
-	defer m.changing.Unlock()
-	switch mesh, err := m.store.Mesh(); {
-	case errors.Is(err, fs.ErrNotExist): // its directory may have been thrown away, which a private mesh may
-		k.log.Warn("the secret of the mesh is gone: the kernel keeps it until it ends", "dir", m.store.Path())
-	case err != nil:
-		k.note(fmt.Sprintf("the mesh stays as it is: %v", err))
-	case mesh.ID() != m.mesh.Load().ID():
-		n := k.setMesh(mesh)
-		k.note(fmt.Sprintf("the secret of the mesh was replaced on disk; %s", countOf(n, "link was ended", "links were ended")))
-	}
-	switch d, err := m.store.Denied(); {
-	case err != nil:
-		k.note(fmt.Sprintf("the deny list stays as it is: %v", err))
-	case !slices.Equal(d.List(), m.denied.Load().List()):
-		n := k.setDenied(d)
-		k.note(fmt.Sprintf("the deny list was changed on disk; %s", countOf(n, "link was ended", "links were ended")))
+		l.reload()
 	}
 }
