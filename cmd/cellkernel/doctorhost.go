@@ -24,7 +24,7 @@ const (
 	wantFiles  = 4096   // descriptors: a link is one, at either end
 	maxKeys    = 10_000 // files of the key directory that are looked at
 	runNameLen = 16     // of a kernel's directory below the one of sockets
-	longestRun = "/control.sock"
+	socketLen  = 38     // of the longest name in it, that of a plugin
 )
 
 // oldest is before any clock that is right.
@@ -156,7 +156,7 @@ func checkSockets() finding {
 	base := runBase()
 	info, err := os.Lstat(base)
 	switch {
-	case len(base)+1+runNameLen+len(longestRun) >= len(syscall.RawSockaddrUnix{}.Path):
+	case len(base)+1+runNameLen+1+socketLen >= len(syscall.RawSockaddrUnix{}.Path):
 		return finding{"sockets", doctorFail, fmt.Sprintf("%s is too long for the address of a Unix socket", base), "export XDG_RUNTIME_DIR=/run/user/$(id -u)"}
 	case errors.Is(err, fs.ErrNotExist):
 		if err := unix.Access(filepath.Dir(base), unix.W_OK); err != nil {

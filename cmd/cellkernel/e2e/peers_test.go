@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
@@ -172,4 +173,29 @@ func scrape(ctx context.Context, t *testing.T, n *node, w io.Writer) {
 	if _, err := io.Copy(w, resp.Body); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A devstack is a mesh that leaves nothing behind.
+func TestDevstack(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "[cells.store]\ncommand = [\"PROBE\", \"serve\"]\n[cells.once]\ncommand = [\"PROBE\", \"once\", \"0\", \"store\"]\njob = true\naxons = { store = \"axon://store\" }\n")
+	n.env = append(n.env, "TMPDIR="+n.run)
+	k := n.start("devstack", "--nodes", "2", n.path("genome.toml"))
+	k.err.await(t, "all nodes are ready")
+	second := regexp.MustCompile(`--genome (\S+/node2)\n`)
+	n.eventually("it says where its nodes are", func() bool { return second.MatchString(k.err.String()) })
+	dir := second.FindStringSubmatch(k.err.String())[1]
+	n.eventually("the nodes see each other", func() bool {
+		return regexp.MustCompile(`(?m)^\S+ +node1 +verified +\d`).MatchString(n.want(0, "peers", "--genome", dir).out)
+	})
+	contains(t, n.want(0, "explain", "store.Echo", "--genome", dir).out, "endpoint  replica store#1@1", "endpoint  node node1", "Echo exists")
+	k.err.await(t, "once from store")
+	k.signal(syscall.SIGINT)
+	if code := k.exit(); code != 130 {
+		t.Errorf("exit code %d, want 130", code)
+	}
+	if left, err := filepath.Glob(filepath.Join(n.run, "ckdev*")); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+	n.want(2, "devstack", "--nodes", "0")
 }
