@@ -31,12 +31,13 @@ func examination(t *testing.T, dir string) (map[string][]finding, int) {
 }
 
 func TestDoctorFindsWhatIsWrong(t *testing.T) {
-	dir, home, run := t.TempDir(), filepath.Join(t.TempDir(), "keys"), t.TempDir()
-	t.Setenv("CELLKERNEL_HOME", home)
-	t.Setenv("XDG_RUNTIME_DIR", run)
-	if err := os.Chmod(run, 0o700); err != nil {
+	dir, run := dirs(t, "") // short: addresses of sockets are
+	home := filepath.Join(filepath.Dir(dir), "keys")
+	if err := os.Remove(filepath.Join(dir, "genome.toml")); err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("CELLKERNEL_HOME", home)
+	t.Setenv("XDG_RUNTIME_DIR", run)
 	by, code := examination(t, dir)
 	for _, check := range []string{"multicast", "buffers", "clock", "cgroup", "keys", "sockets", "go", "files"} {
 		if len(by[check]) != 1 {
