@@ -17,7 +17,12 @@ const byHand = supervisor.MaxReplicas + 1
 
 // Describe implements [admin.Caller].
 func (k *Kernel) Describe(ctx context.Context, name sdk.CellName) ([]admin.Method, error) {
-	services, err := k.caller.Synapse(name).Services(ctx)
+	return methodsOf(ctx, k.caller, name)
+}
+
+// methodsOf asks a cell what it serves.
+func methodsOf(ctx context.Context, m *cell.Membrane, name sdk.CellName) ([]admin.Method, error) {
+	services, err := m.Synapse(name).Services(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 
 const (
 	explainWait  = 5 * time.Second // for all addresses
-	describeWait = 2 * time.Second // for the methods
+	describeWait = 3 * time.Second // for the round trip and the methods
 )
 
 // Explain implements [admin.Prober].
@@ -64,31 +64,15 @@ type explainer struct {
 	used *golgi.Reach // the endpoint that is asked; nil: none answered
 }
 
-// row returns what the table knows of a node.
-func (x *explainer) row(id sdk.NodeID) (peers.Row, bool) {
-	i := slices.IndexFunc(x.rows, func(r peers.Row) bool { return r.Node == id && id != "" })
-	if i < 0 {
-		return peers.Row{}, false
-	}
-	return x.rows[i], true
-}
-
 func (x *explainer) target(r golgi.Reach) admin.ExplainTarget {
 	t := admin.ExplainTarget{
 		Kind: r.Kind, Cell: r.Cell, ID: r.Endpoint, Node: r.Node, Replicas: r.Replicas, Secured: !r.Local,
 		FoundBy: []admin.PeerOrigin{}, Tries: []admin.ExplainTry{},
 	}
-	switch r.Kind {
-	case "local":
-		t.FoundBy = append(t.FoundBy, admin.PeerOrigin{Source: byGenome})
-	case "junction":
-		t.FoundBy = append(t.FoundBy, admin.PeerOrigin{Source: byNext})
-	case "address":
-		t.FoundBy = append(t.FoundBy, admin.PeerOrigin{Source: byAxon})
-	default:
-		if row, ok := x.row(r.Node); ok {
-			t.NodeName, t.FoundBy = string(row.Name), originsOf(row)
-		}
+	if by := map[string]string{"local": byGenome, "junction": byNext, "address": byAxon}[r.Kind]; by != "" {
+		t.FoundBy = append(t.FoundBy, admin.PeerOrigin{Source: by})
+	} else if i := slices.IndexFunc(x.rows, func(row peers.Row) bool { return row.Node == r.Node }); i >= 0 {
+		t.NodeName, t.FoundBy = string(x.rows[i].Name), originsOf(x.rows[i])
 	}
 	if r.Err != nil {
 		t.Error = r.Err.Error()
@@ -171,10 +155,12 @@ func (x *explainer) ask(ctx context.Context, method string) error {
 		return err
 	}
 	defer p.close()
+	ctx, cancel := context.WithTimeout(ctx, describeWait)
+	defer cancel()
 	var methods []admin.Method
 	switch r.Kind {
 	case "local":
-		methods, err = p.methods(ctx, r.Cell)
+		methods, err = methodsOf(ctx, p.m, r.Cell)
 	case "junction":
 		err = fmt.Errorf("the kernel behind a junction answers its cells only")
 	case "address":
@@ -201,10 +187,8 @@ func (x *explainer) far(ctx context.Context, p *prober, at string) ([]admin.Meth
 		}
 	}
 	if x.used.Cell == sdk.GolgiName {
-		return p.methods(ctx, sdk.CellName(string(sdk.GolgiName)+"@"+at))
+		return methodsOf(ctx, p.m, sdk.CellName(string(sdk.GolgiName)+"@"+at))
 	}
-	ctx, cancel := context.WithTimeout(ctx, describeWait)
-	defer cancel()
 	said, err := p.kernelAt(at).Describe(ctx, &node.Question{Cell: string(x.used.Cell)})
 	if err != nil {
 		return nil, err
@@ -212,23 +196,6 @@ func (x *explainer) far(ctx context.Context, p *prober, at string) ([]admin.Meth
 	var list []admin.Method
 	for _, m := range said.Methods {
 		list = append(list, admin.Method{Service: m.Service, Name: m.Name, Streams: streams(cell.Shape(m.Shape))})
-	}
-	return list, nil
-}
-
-// methods asks a cell of this kernel what it serves.
-func (p *prober) methods(ctx context.Context, name sdk.CellName) ([]admin.Method, error) {
-	ctx, cancel := context.WithTimeout(ctx, describeWait)
-	defer cancel()
-	services, err := p.m.Synapse(name).Services(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var list []admin.Method
-	for _, s := range services {
-		for _, m := range s.Methods {
-			list = append(list, admin.Method{Service: s.Name, Name: m.Name, Streams: streams(cell.Shape(m.Shape))})
-		}
 	}
 	return list, nil
 }
