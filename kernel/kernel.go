@@ -214,7 +214,7 @@ func (k *Kernel) boot(ctx, serving context.Context, ended chan<- int, wg *sync.W
 		return err
 	}
 	k.setWanted(wanted)
-	for _, text := range doubts(k.opt.Genome, wanted) {
+	for _, text := range k.opt.Genome.Doubts(wanted) {
 		k.note(text)
 	}
 	plugins := make(chan error, 1)

@@ -69,28 +69,6 @@ func (k *Kernel) openPeers() {
 	k.peers.Deny(k.DeniedNodes())
 }
 
-// doubts are axons that lead to no cell of this genome, and whose names are
-// nearly those of one that is there.
-func doubts(g *genome.Genome, cells []sdk.CellName) []string {
-	var names []string
-	for name := range g.Cells {
-		names = append(names, string(name))
-	}
-	var list []string
-	for _, cell := range cells {
-		for name, a := range g.Cells[cell].Axons {
-			for _, t := range a.To {
-				near := genome.Nearest(string(t.Cell), names)
-				if t.Host == "" && g.Cells[t.Cell] == nil && near != "" {
-					list = append(list, fmt.Sprintf("axon %q of %q leads to %q, which is not in this genome and is looked for on the network (did you mean %q?)", name, cell, t.Cell, near))
-				}
-			}
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
 // specOf is how the catalog runs a plugin.
 func specOf(r genome.PluginRef) catalog.Spec {
 	return catalog.Spec{Kind: plugin.Kind(r.Kind), Name: r.Instance, Use: r.Use, SHA256: r.SHA256, Config: r.Config}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +26,7 @@ const (
 func (k *Kernel) SwapPlugin(ctx context.Context, from, to string, force bool) error {
 	k.changing.Lock()
 	defer k.changing.Unlock()
-	g, err := swapped(k.genomeNow(), from, to)
+	g, err := k.genomeNow().Swap(from, to)
 	if err != nil {
 		return err
 	}
@@ -63,69 +62,6 @@ func (k *Kernel) revertNetwork(ctx context.Context) {
 	if err := k.syncNetwork(context.WithoutCancel(ctx), k.genomeNow(), k.wantedCells(), true); err != nil {
 		k.note("take back a change of plugins: " + err.Error())
 	}
-}
-
-// swapped is a genome in which one plugin has taken the place of another.
-func swapped(g *genome.Genome, from, to string) (*genome.Genome, error) {
-	kind, name, err := pluginOf(g, from)
-	if err != nil {
-		return nil, err
-	}
-	if isPath := strings.ContainsRune(to, filepath.Separator); !isPath {
-		other, bare, ok := strings.Cut(to, "-")
-		if ok && sdk.Kind(other) != kind {
-			if _, err := sdk.ParseKind(other); err == nil {
-				return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: want a plugin of kind %s", from, to, kind)
-			}
-		} else if ok {
-			to = bare
-		}
-	}
-	next := *g
-	replace := func(list []string) []string {
-		list = slices.Clone(list)
-		for i, entry := range list {
-			if genome.PluginName(kind, entry) == name {
-				list[i] = to
-			}
-		}
-		return list
-	}
-	switch kind {
-	case sdk.KindDiscovery:
-		next.Golgi.Discovery = replace(g.Golgi.Discovery)
-	case sdk.KindTransport:
-		if genome.PluginName(kind, to) != name || name == "uds" {
-			return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: a transport can be exchanged for another version of itself only: addresses begin with its name", from, to)
-		}
-		next.Golgi.Transports = replace(g.Golgi.Transports)
-	default:
-		return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q: plugins of kind %s are not exchanged while the kernel runs", from, kind)
-	}
-	if key := string(kind) + "-" + name; genome.PluginName(kind, to) == name && g.Plugins[key].Use != "" {
-		next.Plugins = maps.Clone(g.Plugins)
-		section := next.Plugins[key]
-		section.Use, section.SHA256 = "", ""
-		next.Plugins[key] = section
-	}
-	return &next, nil
-}
-
-// pluginOf finds a plugin of golgi by "discovery-multicast" or "multicast".
-func pluginOf(g *genome.Genome, name string) (sdk.Kind, string, error) {
-	var found []genome.PluginRef
-	for _, r := range g.Selected() {
-		if r.Key() == name || r.Instance == name {
-			found = append(found, r)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return "", "", sdk.Errorf(sdk.CodeNotFound, "find plugin %q: golgi has none of that name", name)
-	case 1:
-		return found[0].Kind, found[0].Instance, nil
-	}
-	return "", "", sdk.Errorf(sdk.CodeInvalid, "find plugin %q: there are two: say %s or %s", name, found[0].Key(), found[1].Key())
 }
 
 // awaitCover waits until all nodes in use are seen by other discoveries than

@@ -300,3 +300,52 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+func TestAxonsThatAreNearlyRightAreDoubted(t *testing.T) {
+	g := genome.Default()
+	caller := genome.DefaultCell()
+	for _, to := range []sdk.CellName{"stroe", "elsewhere", "store"} {
+		a := genome.DefaultAxon(g.Golgi)
+		a.To = []genome.Target{{Cell: to}}
+		caller.Axons[to] = a
+	}
+	g.Cells["caller"], g.Cells["store"] = caller, genome.DefaultCell()
+	got := g.Doubts([]sdk.CellName{"caller", "store"})
+	if len(got) != 1 || !strings.Contains(got[0], `"stroe"`) || !strings.Contains(got[0], `did you mean "store"?`) {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestSwapExchangesOnePlugin(t *testing.T) {
+	g := genome.Default()
+	g.Golgi.Discovery = []string{"multicast", "office"}
+	for _, c := range []struct {
+		from, to string
+		want     []string
+		code     sdk.Code
+	}{
+		{"discovery-multicast", "discovery-lighthouse", []string{"lighthouse", "office"}, 0},
+		{"multicast", "lighthouse", []string{"lighthouse", "office"}, 0},
+		{"office", "/opt/discovery-office", []string{"multicast", "/opt/discovery-office"}, 0},
+		{"transport-quic", "/opt/transport-quic", nil, 0},
+		{"nobody", "lighthouse", nil, sdk.CodeNotFound},
+		{"multicast", "transport-quic", nil, sdk.CodeInvalid},
+		{"quic", "tcp", nil, sdk.CodeInvalid},
+		{"uds", "uds", nil, sdk.CodeInvalid},
+	} {
+		next, err := g.Swap(c.from, c.to)
+		switch {
+		case c.code != 0:
+			if sdk.CodeOf(err) != c.code {
+				t.Errorf("%s for %s: got %v, want %s", c.to, c.from, err, c.code)
+			}
+		case err != nil:
+			t.Errorf("%s for %s: %v", c.to, c.from, err)
+		case c.want != nil && !slices.Equal(next.Golgi.Discovery, c.want):
+			t.Errorf("%s for %s: got %q, want %q", c.to, c.from, next.Golgi.Discovery, c.want)
+		}
+	}
+	if !slices.Equal(g.Golgi.Discovery, []string{"multicast", "office"}) {
+		t.Errorf("the genome itself has changed: %q", g.Golgi.Discovery)
+	}
+}

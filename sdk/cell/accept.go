@@ -1,10 +1,12 @@
 package cell
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 
 	"github.com/cellkernel/cellkernel/sdk/channel"
+	"github.com/cellkernel/cellkernel/sdk/synapse"
 )
 
 // hearLink takes a link: the answer to a dial, or one to serve.
@@ -55,7 +57,11 @@ func (m *Membrane) serveForeign(l *inLink) {
 		m.unwatch(l.link)
 		l.abandon(err)
 		m.gone(l.info.ID)
-		slog.Warn("link refused", "from", l.info.Cell, "node", l.info.Node.Short(), "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, synapse.ErrHandshake) {
+			level = slog.LevelDebug // a caller that left meanwhile, as a rule
+		}
+		slog.Log(m.life, level, "link refused", "from", l.info.Cell, "node", l.info.Node.Short(), "error", err)
 		return
 	}
 	m.serve(l)
