@@ -57,6 +57,9 @@ func (k *Kernel) Call(ctx context.Context, r admin.CallRequest) (json.RawMessage
 	if err := k.knownReplica(r.Target); err != nil {
 		return nil, err
 	}
+	if err := k.golgi.Known(sdk.CellName(r.Target.String())); err != nil {
+		return nil, err
+	}
 	return k.caller.Synapse(sdk.CellName(r.Target.String())).CallJSON(ctx, r.Method, r.Body)
 }
 

@@ -1,6 +1,7 @@
 package golgi_test
 
 import (
+	"fmt"
 	"net"
 	"path/filepath"
 	"testing"
@@ -57,5 +58,26 @@ func TestAllowIsLive(t *testing.T) {
 		if err != nil || time.Now().After(end) {
 			t.Fatalf("revoked, and yet: %v", err)
 		}
+	}
+}
+
+func TestOneNameTooManyDoesNotCostTheOthers(t *testing.T) {
+	r := newRig(t, nil)
+	r.g.Route("store", golgi.Routes{})
+	r.g.Route("shop", golgi.Routes{Axons: leadsTo("store", "store")})
+	r.serve("store", 1)
+	shop := r.attach("shop", 1, channel.Welcome{})
+	if _, err := ask(t, shop, "store", long); err != nil {
+		t.Fatal(err)
+	}
+	var last error
+	for i := range 1100 {
+		_, last = ask(t, shop, sdk.CellName(fmt.Sprintf("name-%d", i)), long)
+	}
+	if sdk.CodeOf(last) != sdk.CodeOverloaded {
+		t.Errorf("one name too many: got %v", last)
+	}
+	if _, err := ask(t, shop, "store", long); err != nil {
+		t.Errorf("the others: %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package golgi
 
 import (
-	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -14,14 +13,17 @@ import (
 
 const maxNeeds = 1024 // names one process may ask for
 
-// need subscribes a process to the endpoints of a name. The caller holds mu.
-func (g *Golgi) need(s *seat, name sdk.CellName) error {
-	if len(s.needs) >= maxNeeds {
-		return fmt.Errorf("asked for more than %d names", maxNeeds)
+// need subscribes a process to the endpoints of a name. A name too many is
+// refused by itself: who asks for many of them does not lose the others.
+// The caller holds mu.
+func (g *Golgi) need(s *seat, name sdk.CellName) {
+	if len(s.needs) >= maxNeeds && !s.needs[name] {
+		s.put(channel.Message{Type: channel.TypeEndpoints, Name: name, Failure: channel.FailureOf(
+			sdk.Errorf(sdk.CodeOverloaded, "resolve %.80q: the caller uses %d names, which is all it can", name, maxNeeds))}, nil)
+		return
 	}
 	s.needs[name] = true
 	g.tell(s, name)
-	return nil
 }
 
 // push tells everybody who needs it that the endpoints of cell have changed.
@@ -142,6 +144,17 @@ func (g *Golgi) resolveFree(name sdk.CellName) ([]target, *sdk.Error) {
 		return nil, sdk.Errorf(sdk.CodeNotFound, "resolve %q: no such cell", name)
 	}
 	return []target{t}, nil
+}
+
+// Known reports whether who may call everything can call name now: a
+// Membrane keeps what it was asked for.
+func (g *Golgi) Known(name sdk.CellName) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, e := g.resolveFree(name); e != nil {
+		return e
+	}
+	return nil
 }
 
 // find lists the nodes that serve a cell which may be called elsewhere, too:

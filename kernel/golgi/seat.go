@@ -157,7 +157,7 @@ func (s *seat) hear(m channel.Message) error {
 	case channel.TypeReady:
 		g.ready(s)
 	case channel.TypeNeed:
-		return g.need(s, m.Name)
+		g.need(s, m.Name)
 	case channel.TypeDial:
 		return g.dialFor(s, m)
 	case channel.TypeStats:
