@@ -60,6 +60,7 @@ cmd/cellkernel/internal/build:      cmd/cellkernel/internal/gen
 
 examples:
 examples/...:                 sdk/... examples/... golang.org/x/sys github.com/HdrHistogram
+examples/acceptance/plugins/transport-uds: sdk/plugin examples/acceptance/probe plugins/transport-uds/udstransport
 examples/netlab:              golang.org/x/sys github.com/vishvananda/netlink
 examples/bench/coordinator:   sdk sdk/cell examples/bench/... google.golang.org/grpc github.com/HdrHistogram github.com/quic-go/quic-go
 examples/bench/grpcbase:      google.golang.org/grpc google.golang.org/protobuf

@@ -20,9 +20,9 @@ const (
 	fresh        = 1500 * time.Millisecond // after which the kernel has forgotten a death: see targets
 )
 
-// startLoad begins to call the targets.
-func startLoad(ctx context.Context, k *lab.Kernel, rate uint32) error {
-	plan := probe.Plan{Cell: "target", Rate: rate, DeadlineMS: loadDeadline}
+// startLoad begins to call the targets, as often as the plan says.
+func startLoad(ctx context.Context, k *lab.Kernel, plan probe.Plan) error {
+	plan.Cell, plan.DeadlineMS = "target", loadDeadline
 	return k.Call(ctx, "load.Start", plan, &probe.None{})
 }
 
@@ -57,7 +57,7 @@ func tryWorker(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	if err := startLoad(ctx, k, loadRate); err != nil {
+	if err := startLoad(ctx, k, probe.Plan{Rate: loadRate}); err != nil {
 		return err
 	}
 	var worst time.Duration
@@ -95,7 +95,7 @@ func tryPlugin(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	if err := startLoad(ctx, k, loadRate); err != nil {
+	if err := startLoad(ctx, k, probe.Plan{Rate: loadRate}); err != nil {
 		return err
 	}
 	plugins, err := pluginsOf(ctx, k)

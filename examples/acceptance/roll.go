@@ -16,7 +16,7 @@ func tryRoll(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	if err := startLoad(ctx, k, loadRate); err != nil {
+	if err := startLoad(ctx, k, probe.Plan{Rate: loadRate}); err != nil {
 		return err
 	}
 	if err := pause(ctx, time.Second); err != nil {

@@ -52,7 +52,7 @@ func New(ctx context.Context, repo string) (*Lab, error) {
 	for _, pkg := range []string{
 		"cmd/cellkernel", "examples/hello/greeter", "examples/hello/visitor", "examples/acceptance/cells/target",
 		"examples/acceptance/cells/target2", "examples/acceptance/cells/load", "examples/acceptance/cells/nasty",
-		"examples/acceptance/cells/rogue",
+		"examples/acceptance/cells/rogue", "examples/acceptance/plugins/transport-uds",
 	} {
 		if err := l.Build(ctx, pkg); err != nil {
 			return nil, errors.Join(err, l.Close())

@@ -4,6 +4,8 @@ package probe
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,9 +24,11 @@ type Target interface {
 	Write(ctx context.Context, item *Item) (*Item, error)
 	// Vitals says what this process holds, after a garbage collection.
 	Vitals(ctx context.Context, none *None) (*Vitals, error)
+	// Hang never returns, whatever becomes of its context.
+	Hang(ctx context.Context, none *None) (*None, error)
 }
 
-// Load calls a target at a fixed rate.
+// Load calls a target, at a fixed rate or as fast as it answers.
 //
 //cell:service
 type Load interface {
@@ -38,6 +42,12 @@ type Load interface {
 	Outcome(ctx context.Context, none *None) (*Outcome, error)
 	// Sample makes calls one after the other.
 	Sample(ctx context.Context, plan *Plan) (*Times, error)
+	// Cycle attaches to the kernel, opens a link with one call and closes it, again and again.
+	Cycle(ctx context.Context, cycles *Cycles) (*None, error)
+	// Hang makes calls of Hang until their deadlines have passed.
+	Hang(ctx context.Context, plan *Plan) (*None, error)
+	// Vitals says what this process holds, after a garbage collection.
+	Vitals(ctx context.Context, none *None) (*Vitals, error)
 }
 
 // An Item is read or written.
@@ -58,8 +68,9 @@ type Vitals struct {
 // A Plan is a load: reads and writes in turn.
 type Plan struct {
 	Cell       string `json:"cell"`
-	Rate       uint32 `json:"rate"` // calls/s; of Sample: calls
+	Rate       uint32 `json:"rate"` // calls/s; of Sample and Hang: calls
 	DeadlineMS uint32 `json:"deadline_ms"`
+	InFlight   uint32 `json:"in_flight"` // so many callers instead of a rate, each calls again once it has its answer
 }
 
 // A Report says how the calls of a load went.
@@ -72,6 +83,12 @@ type Report struct {
 	Begin       int64    `json:"begin"`       // when it started: see Now
 	Answered    []uint32 `json:"answered"`    // calls that ended well, per tenth of a second since then
 	Texts       []string `json:"texts"`       // some of the errors
+}
+
+// Cycles are links to open and close.
+type Cycles struct {
+	Cell  string `json:"cell"`
+	Count uint32 `json:"count"`
 }
 
 // Later is a call to make after a while.
@@ -92,6 +109,20 @@ type Times struct {
 	P99US  float64 `json:"p99_us"`
 	Errors uint64  `json:"errors"`
 }
+
+// Take returns the vitals of this process. It collects twice: what pools hold
+// survives the first collection.
+func Take() *Vitals {
+	runtime.GC()
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return &Vitals{Goroutines: uint32(runtime.NumGoroutine()), HeapBytes: s.HeapAlloc}
+}
+
+// VitalsOf is the address, without a file, at which the plugin with that
+// process number tells its vitals.
+func VitalsOf(pid int) string { return fmt.Sprintf("@cellkernel-accept-%d", pid) }
 
 // Now reads the clock that all processes of a machine share, in ns.
 func Now() (int64, error) {

@@ -1,8 +1,13 @@
-// The cell load calls targets at a fixed rate and judges every answer.
+// The cell load calls targets and judges every answer. It opens and closes
+// links, too.
 package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -11,12 +16,15 @@ import (
 	"github.com/cellkernel/cellkernel/examples/acceptance/probe"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
+	"github.com/cellkernel/cellkernel/sdk/channel"
 )
 
 const (
-	maxRate   = 100_000
-	maxSample = 100_000
-	slowest   = int64(time.Minute)
+	maxRate     = 100_000
+	maxInFlight = 1024
+	maxSample   = 100_000
+	maxHangs    = 64
+	slowest     = int64(time.Minute)
 )
 
 type server struct {
@@ -40,8 +48,8 @@ func (s *server) Start(_ context.Context, p *probe.Plan) (*probe.None, error) {
 	switch {
 	case s.load != nil:
 		return nil, sdk.Errorf(sdk.CodeOverloaded, "start load: one is running")
-	case p.Rate == 0 || p.Rate > maxRate || p.DeadlineMS == 0:
-		return nil, sdk.Errorf(sdk.CodeInvalid, "start load: want a rate from 1 to %d and a deadline", maxRate)
+	case (p.Rate == 0) == (p.InFlight == 0) || p.Rate > maxRate || p.InFlight > maxInFlight || p.DeadlineMS == 0:
+		return nil, sdk.Errorf(sdk.CodeInvalid, "start load: want a rate up to %d, or up to %d in flight, and a deadline", maxRate, maxInFlight)
 	}
 	l, err := newLoad(s.target(p.Cell), p)
 	if err != nil {
@@ -127,6 +135,65 @@ func (s *server) Sample(ctx context.Context, p *probe.Plan) (*probe.Times, error
 	}
 	times.P50US, times.P99US = float64(h.ValueAtQuantile(50))/1000, float64(h.ValueAtQuantile(99))/1000
 	return times, nil
+}
+
+// Cycle implements probe.Load. Each round is a membrane of its own, since links
+// are closed with theirs.
+func (s *server) Cycle(ctx context.Context, c *probe.Cycles) (*probe.None, error) {
+	for i := range uint64(c.Count) {
+		if err := cycle(ctx, sdk.CellName(c.Cell), i); err != nil {
+			return nil, fmt.Errorf("cycle %d: %w", i, err)
+		}
+	}
+	return &probe.None{}, nil
+}
+
+func cycle(ctx context.Context, name sdk.CellName, id uint64) error {
+	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: os.Getenv(cell.EnvSocket), Net: "unixpacket"})
+	if err != nil {
+		return err
+	}
+	m, err := cell.Attach(channel.New(conn), channel.Hello{})
+	if err != nil {
+		return err
+	}
+	reply, err := probe.NewTargetClient(m.Synapse(name)).Read(ctx, &probe.Item{ID: id})
+	if err == nil && reply.ID != id {
+		err = sdk.Errorf(sdk.CodeInternal, "reply to another call")
+	}
+	return errors.Join(err, m.Close())
+}
+
+// Hang implements probe.Load.
+func (s *server) Hang(ctx context.Context, p *probe.Plan) (*probe.None, error) {
+	if p.Rate == 0 || p.Rate > maxHangs || p.DeadlineMS == 0 {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "hang: want 1 to %d calls and a deadline", maxHangs)
+	}
+	client := s.target(p.Cell)
+	ended := make(chan error, p.Rate)
+	for range p.Rate {
+		s.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, time.Duration(p.DeadlineMS)*time.Millisecond)
+			defer cancel()
+			_, err := client.Hang(ctx, &probe.None{})
+			if sdk.CodeOf(err) == sdk.CodeDeadline {
+				err = nil
+			} else {
+				err = sdk.Errorf(sdk.CodeInternal, "hang: want the deadline, got %v", err)
+			}
+			ended <- err
+		})
+	}
+	var failed error
+	for range p.Rate {
+		failed = errors.Join(failed, <-ended)
+	}
+	return &probe.None{}, failed
+}
+
+// Vitals implements probe.Load.
+func (s *server) Vitals(context.Context, *probe.None) (*probe.Vitals, error) {
+	return probe.Take(), nil
 }
 
 func main() {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 
 	"github.com/cellkernel/cellkernel/examples/acceptance/probe"
@@ -23,11 +22,11 @@ func (target) Write(_ context.Context, item *probe.Item) (*probe.Item, error) { 
 
 // Vitals implements probe.Target.
 func (target) Vitals(context.Context, *probe.None) (*probe.Vitals, error) {
-	runtime.GC()
-	var s runtime.MemStats
-	runtime.ReadMemStats(&s)
-	return &probe.Vitals{Goroutines: uint32(runtime.NumGoroutine()), HeapBytes: s.HeapAlloc}, nil
+	return probe.Take(), nil
 }
+
+// Hang implements probe.Target.
+func (target) Hang(context.Context, *probe.None) (*probe.None, error) { select {} }
 
 func main() {
 	if slices.Contains(os.Args, "-exit") {
