@@ -83,18 +83,21 @@ func tryIdle(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	var largest int64
+	var largest lab.Memory
 	for _, p := range list {
 		if p.Kind != "plugin" {
 			continue
 		}
-		rss, err := lab.RSS(p.PID)
+		m, err := lab.MemoryOf(p.PID)
 		if err != nil {
 			return err
 		}
-		largest = max(largest, rss)
+		if m.All > largest.All {
+			largest = m
+		}
 	}
-	f.add("plugin-rss", largest > 0 && largest <= 20_000_000, "%.1f MB", float64(largest)/1e6)
+	f.add("plugin-rss", largest.All > 0 && largest.All <= 20_000_000, "%.1f MB, of it RssAnon %.1f MB, RssFile %.1f MB",
+		float64(largest.All)/1e6, float64(largest.Anon)/1e6, float64(largest.File)/1e6)
 	if err := pause(ctx, 2*time.Second); err != nil { // what booting left to do
 		return err
 	}

@@ -20,6 +20,7 @@ const (
 // frozen is what one round of standing still found.
 type frozen struct {
 	ratio    float64 // of rates
+	work     float64 // of calls per CPU time of all cells: what others do on this machine does not matter to it
 	failed   uint64
 	calls    uint64
 	restarts int
@@ -28,19 +29,19 @@ type frozen struct {
 
 func tryFreeze(ctx context.Context, l *lab.Lab, f findings) error {
 	worst := frozen{ratio: math.Inf(1)}
-	var ratios []float64
+	var ratios, works []float64
 	for range freezeRounds {
 		x, err := freeze(ctx, l)
 		if err != nil {
 			return err
 		}
 		worst.ratio, worst.link = min(worst.ratio, x.ratio), max(worst.link, x.link)
-		ratios = append(ratios, x.ratio)
+		ratios, works = append(ratios, x.ratio), append(works, x.work)
 		worst.failed += x.failed
 		worst.calls += x.calls
 		worst.restarts += x.restarts
 	}
-	f.add("freeze-rate", worst.ratio >= 0.9, "%.3f (all: %.3f), %.0f calls/s", worst.ratio, ratios, float64(worst.calls)/(3*freezeTime.Seconds()*freezeRounds))
+	f.add("freeze-rate", worst.ratio >= 0.9, "%.3f (all: %.3f; calls by CPU of the cells: %.3f), %.0f calls/s", worst.ratio, ratios, works, float64(worst.calls)/(3*freezeTime.Seconds()*freezeRounds))
 	f.add("freeze-calls", worst.failed == 0, "%d of %d", worst.failed, worst.calls)
 	f.add("freeze-restarts", worst.restarts == 0, "%d", worst.restarts)
 	f.add("freeze-link", worst.link <= time.Second, "%s", worst.link.Round(time.Millisecond))
@@ -65,11 +66,15 @@ func freeze(ctx context.Context, l *lab.Lab) (*frozen, error) {
 	if err := k.Call(ctx, "load.Later", probe.Later{Cell: "spare", AfterMS: half}, &probe.None{}); err != nil {
 		return nil, err
 	}
-	stopped, going, err := standStill(ctx, k, before)
+	var cpu [4]int64
+	stopped, going, err := standStill(ctx, k, before, cpu[:3])
 	if err != nil {
 		return nil, err
 	}
 	if err := pause(ctx, freezeTime); err != nil {
+		return nil, err
+	}
+	if cpu[3], err = cellTicks(before); err != nil {
 		return nil, err
 	}
 	r, err := stopLoad(ctx, k)
@@ -77,6 +82,7 @@ func freeze(ctx context.Context, l *lab.Lab) (*frozen, error) {
 		return nil, err
 	}
 	x := &frozen{failed: r.ReadErrors + r.WriteErrors, calls: r.Calls, ratio: ratioOf(r, stopped, going)}
+	x.work = x.ratio * float64(cpu[1]-cpu[0]+cpu[3]-cpu[2]) / 2 / float64(max(1, cpu[2]-cpu[1]))
 	var o probe.Outcome
 	if err := k.Call(ctx, "load.Outcome", probe.None{}, &o); err != nil {
 		return nil, err
@@ -94,8 +100,12 @@ func freeze(ctx context.Context, l *lab.Lab) (*frozen, error) {
 }
 
 // standStill stops kernel and plugins after a while, and lets them go on. The
-// times are those of probe.Now.
-func standStill(ctx context.Context, k *lab.Kernel, list []lab.Process) (stopped, going int64, err error) {
+// times are those of probe.Now; cpu is what the cells have used at the
+// beginning, when all stand still and when they go on.
+func standStill(ctx context.Context, k *lab.Kernel, list []lab.Process, cpu []int64) (stopped, going int64, err error) {
+	if cpu[0], err = cellTicks(list); err != nil {
+		return 0, 0, err
+	}
 	if err := pause(ctx, freezeTime); err != nil {
 		return 0, 0, err
 	}
@@ -115,7 +125,13 @@ func standStill(ctx context.Context, k *lab.Kernel, list []lab.Process) (stopped
 	if stopped, err = probe.Now(); err != nil {
 		return 0, 0, err
 	}
+	if cpu[1], err = cellTicks(list); err != nil {
+		return 0, 0, err
+	}
 	slept := pause(ctx, freezeTime)
+	if cpu[2], err = cellTicks(list); err != nil {
+		return 0, 0, err
+	}
 	if err := signal(syscall.SIGCONT); err != nil {
 		return 0, 0, err
 	}
@@ -140,6 +156,20 @@ func ratioOf(r *probe.Report, stopped, going int64) float64 {
 	}
 	around := (rate(from-n, from-1) + rate(to+1, min(to+n, len(r.Answered)-1))) / 2
 	return rate(from, to) / max(around, 1)
+}
+
+// cellTicks is the CPU time that the cells have used.
+func cellTicks(list []lab.Process) (sum int64, err error) {
+	for _, p := range list {
+		if p.Kind == "cell" {
+			n, err := lab.CPU(p.PID)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	return sum, nil
 }
 
 // changed counts processes that have another number or more restarts.

@@ -2,7 +2,6 @@ package cell
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -112,6 +111,9 @@ func (c *Call) run(begun int64) (took int64) {
 	} else if ctx.ended() {
 		err = c.given()
 	} else {
+		if l.m.workers.limit > 0 {
+			ctx.enter(c.method)
+		}
 		err = c.serve(ctx)
 	}
 	if err == nil && !c.ended {
@@ -120,7 +122,7 @@ func (c *Call) run(begun int64) (took int64) {
 	if err != nil {
 		c.fail(err)
 	}
-	ctx.cancel(context.Canceled)
+	ctx.leave()
 	c.seal()
 	if ctx.stream != nil {
 		ctx.stream.drop()

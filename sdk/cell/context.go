@@ -37,6 +37,8 @@ type callContext struct {
 	err   error
 	timer *time.Timer
 	after map[*afterFunc]struct{}
+	// method is whose handler runs; nil before it does and when it has returned.
+	method *method
 }
 
 type afterFunc struct{ f func() }
@@ -86,6 +88,27 @@ func (c *callContext) ended() bool {
 	return c.err != nil
 }
 
+// enter notes that a handler begins that had to wait for its turn.
+func (c *callContext) enter(m *method) {
+	c.mu.Lock()
+	c.method = m
+	c.mu.Unlock()
+}
+
+// leave notes that the handler has returned, and ends the context.
+func (c *callContext) leave() {
+	c.mu.Lock()
+	c.method = nil
+	c.cancelLocked(context.Canceled)
+}
+
+// running returns the method whose handler runs, nil if none does.
+func (c *callContext) running() *method {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.method
+}
+
 // Value implements context.Context.
 func (c *callContext) Value(key any) any {
 	switch key.(type) {
@@ -122,6 +145,11 @@ func (c *callContext) AfterFunc(f func()) func() bool {
 // cancel ends the context. The first reason stays.
 func (c *callContext) cancel(err error) {
 	c.mu.Lock()
+	c.cancelLocked(err)
+}
+
+// cancelLocked is cancel for a caller that holds mu. It unlocks.
+func (c *callContext) cancelLocked(err error) {
 	if c.err != nil {
 		c.mu.Unlock()
 		return

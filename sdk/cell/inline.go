@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -72,8 +73,26 @@ func (l *inLink) leaveToWorkers() {
 	l.inline.shun = l.inline.next
 }
 
-// visit is the reaper's: it replaces a reader whose handler takes long.
+// visit is the reaper's: it ends a link whose other side does not say who it
+// is, and replaces a reader whose handler takes long.
 func (l *inLink) visit(now int64) int64 {
+	if l.greetBy == 0 {
+		return l.relieve(now)
+	}
+	switch {
+	case l.greeted():
+		l.greetBy = 0
+	case l.greetBy <= now:
+		l.greetBy = 0
+		l.w.fail(fmt.Errorf("no settings within %s", greetTimeout))
+	default:
+		return min(l.greetBy, l.relieve(now))
+	}
+	return l.relieve(now)
+}
+
+// relieve replaces a reader whose handler takes long.
+func (l *inLink) relieve(now int64) int64 {
 	word := l.inline.word.Load()
 	if word&1 == 0 {
 		if n := l.calls.Load(); n != l.visited {

@@ -25,6 +25,8 @@ type inLink struct {
 	inline  inline
 	next    atomic.Int64 // nanos: when the reaper must look at this link
 	visited uint64       // calls at its last look
+	greetBy int64        // nanos: when settings must have come, 0 once they have; of the reaper
+	lingers lingers
 	active  atomic.Int32
 	held    atomic.Int64 // bytes of requests
 
@@ -50,6 +52,7 @@ func (l *inLink) open() error {
 		l.abandon(err)
 		return err
 	}
+	l.greetBy = nanos() + int64(greetTimeout)
 	l.m.reaper.add(l)
 	l.m.wg.Go(l.read)
 	return nil
@@ -97,6 +100,7 @@ func (l *inLink) read() {
 
 // stop ends a call whose other side is gone or has given up.
 func (l *inLink) stop(ctx *callContext, err error) {
+	l.lingers.watch(l.link, ctx)
 	ctx.cancel(err)
 	if ctx.stream != nil {
 		ctx.stream.finish(Vesicle{}, sdk.AsError(err))
@@ -223,6 +227,9 @@ func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
 	c := l.m.newCall()
 	c.link, c.id, c.flags, c.method = l, h.Call, h.Flags, l.m.methods[h.Aux]
 	c.ctx = &callContext{peer: &l.peer, meta: meta}
+	if l.m.workers.limit == 0 {
+		c.ctx.method = c.method // no call waits for its turn
+	}
 	if left := wire.Time(h.Value); left != 0 {
 		c.ctx.deadline = l.r.now + int64(left)
 	}

@@ -124,10 +124,29 @@ func (l *Lab) Run(ctx context.Context, dir string, args ...string) (Result, erro
 	return l.Exec(ctx, dir, l.Command, args...)
 }
 
+// RunAsNobody is Run as a user who may read what everybody may and owns
+// nothing, if we are root; else we are such a user ourselves.
+func (l *Lab) RunAsNobody(ctx context.Context, dir string, args ...string) (Result, error) {
+	const nobody = 65534
+	ctx, cancel := context.WithTimeout(ctx, commandWithin)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, l.Command, args...)
+	if os.Geteuid() == 0 {
+		if err := os.Chmod(l.Dir, 0o711); err != nil { // so that it finds the command
+			return Result{}, fmt.Errorf("run as nobody: %w", err)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	}
+	return l.exec(ctx, dir, cmd)
+}
+
 // Exec is Run for any program and any time.
 func (l *Lab) Exec(ctx context.Context, dir, program string, args ...string) (Result, error) {
+	return l.exec(ctx, dir, exec.CommandContext(ctx, program, args...))
+}
+
+func (l *Lab) exec(ctx context.Context, dir string, cmd *exec.Cmd) (Result, error) {
 	var stdout, stderr tail
-	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, l.environ(), &stdout, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 15 * time.Second
@@ -142,7 +161,7 @@ func (l *Lab) Exec(ctx context.Context, dir, program string, args ...string) (Re
 		err = ctx.Err()
 	}
 	if err != nil {
-		return r, fmt.Errorf("run %s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, r.Stderr)
+		return r, fmt.Errorf("run %s %s: %w\n%s", filepath.Base(cmd.Path), strings.Join(cmd.Args[1:], " "), err, r.Stderr)
 	}
 	return r, nil
 }

@@ -59,6 +59,9 @@ func TestOnlyTheLabsProcessesAreFound(t *testing.T) {
 	if n, err := RSS(os.Getpid()); err != nil || n < 1<<20 {
 		t.Errorf("memory: %d, %v", n, err)
 	}
+	if m, err := MemoryOf(os.Getpid()); err != nil || m.Anon < 1<<20 || m.File < 1<<20 || m.All < m.Anon+m.File {
+		t.Errorf("memory by kind: %+v, %v", m, err)
+	}
 	if _, err := CPU(os.Getpid()); err != nil {
 		t.Error(err)
 	}

@@ -109,3 +109,34 @@ func RSS(pid int) (int64, error) {
 	pages, err := strconv.ParseInt(f[1], 10, 64)
 	return pages * int64(os.Getpagesize()), err
 }
+
+// A Memory is what of a process is in memory, in bytes.
+type Memory struct {
+	All  int64
+	Anon int64 // of its own
+	File int64 // of files, such as its program: shared with all who use them
+}
+
+// MemoryOf reads the memory of a process by kind.
+func MemoryOf(pid int) (m Memory, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return m, fmt.Errorf("read memory of process %d: %w", pid, err)
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		field := map[string]*int64{"VmRSS:": &m.All, "RssAnon:": &m.Anon, "RssFile:": &m.File}[f[0]]
+		if field == nil {
+			continue
+		}
+		if len(f) != 3 || f[2] != "kB" {
+			return m, fmt.Errorf("read memory of process %d: %q", pid, line)
+		}
+		n, err := strconv.ParseInt(f[1], 10, 64)
+		if err != nil {
+			return m, fmt.Errorf("read memory of process %d: %w", pid, err)
+		}
+		*field = n << 10
+	}
+	return m, nil
+}

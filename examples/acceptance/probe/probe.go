@@ -26,6 +26,8 @@ type Target interface {
 	Vitals(ctx context.Context, none *None) (*Vitals, error)
 	// Hang never returns, whatever becomes of its context.
 	Hang(ctx context.Context, none *None) (*None, error)
+	// Shout begins to write to the log, without end.
+	Shout(ctx context.Context, none *None) (*None, error)
 }
 
 // Load calls a target, at a fixed rate or as fast as it answers.
@@ -40,7 +42,7 @@ type Load interface {
 	Later(ctx context.Context, later *Later) (*None, error)
 	// Outcome waits for the call of Later.
 	Outcome(ctx context.Context, none *None) (*Outcome, error)
-	// Sample makes calls one after the other.
+	// Sample makes calls one after the other, for as long as the deadline says.
 	Sample(ctx context.Context, plan *Plan) (*Times, error)
 	// Cycle attaches to the kernel, opens a link with one call and closes it, again and again.
 	Cycle(ctx context.Context, cycles *Cycles) (*None, error)
@@ -68,7 +70,7 @@ type Vitals struct {
 // A Plan is a load: reads and writes in turn.
 type Plan struct {
 	Cell       string `json:"cell"`
-	Rate       uint32 `json:"rate"` // calls/s; of Sample and Hang: calls
+	Rate       uint32 `json:"rate"` // calls/s; of Hang: calls
 	DeadlineMS uint32 `json:"deadline_ms"`
 	InFlight   uint32 `json:"in_flight"` // so many callers instead of a rate, each calls again once it has its answer
 }
@@ -107,6 +109,7 @@ type Outcome struct {
 type Times struct {
 	P50US  float64 `json:"p50_us"`
 	P99US  float64 `json:"p99_us"`
+	Calls  uint64  `json:"calls"`
 	Errors uint64  `json:"errors"`
 }
 

@@ -22,7 +22,6 @@ import (
 const (
 	maxRate     = 100_000
 	maxInFlight = 1024
-	maxSample   = 100_000
 	maxHangs    = 64
 	slowest     = int64(time.Minute)
 )
@@ -119,19 +118,17 @@ func (s *server) Outcome(ctx context.Context, _ *probe.None) (*probe.Outcome, er
 
 // Sample implements probe.Load.
 func (s *server) Sample(ctx context.Context, p *probe.Plan) (*probe.Times, error) {
-	if p.Rate == 0 || p.Rate > maxSample {
-		return nil, sdk.Errorf(sdk.CodeInvalid, "sample calls: want 1 to %d", maxSample)
-	}
 	client, times := s.target(p.Cell), &probe.Times{}
 	h := hdrhistogram.New(1, slowest, 2)
-	for i := range uint64(p.Rate) {
-		begin := time.Now()
-		reply, err := client.Read(ctx, &probe.Item{ID: i})
-		if err != nil || reply.ID != i {
+	begin := time.Now()
+	for end := begin.Add(time.Duration(p.DeadlineMS) * time.Millisecond); begin.Before(end); times.Calls++ {
+		reply, err := client.Read(ctx, &probe.Item{ID: times.Calls})
+		now := time.Now()
+		if err != nil || reply.ID != times.Calls {
 			times.Errors++
-			continue
 		}
-		_ = h.RecordValue(min(int64(time.Since(begin)), slowest)) // in range
+		_ = h.RecordValue(min(int64(now.Sub(begin)), slowest)) // in range
+		begin = now
 	}
 	times.P50US, times.P99US = float64(h.ValueAtQuantile(50))/1000, float64(h.ValueAtQuantile(99))/1000
 	return times, nil

@@ -1,7 +1,7 @@
 // The cell rogue speaks the kernel's and the links' protocols by hand, to do
-// what no sdk would: "cycle CELL N" opens and closes links, "hurt CELL" breaks
-// the format in several ways, and waits until the other side has ended each
-// link.
+// what no sdk would: "cycle CELL N" opens and closes links, "hurt CELL WAY"
+// breaks the format in one of several ways, and waits until the other side has
+// ended each link.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("want cycle CELL N, or hurt CELL")
+		return errors.New("want cycle CELL N, or hurt CELL WAY")
 	}
 	r, err := attach()
 	if err != nil {
@@ -49,8 +49,8 @@ func run(args []string) error {
 			return err
 		}
 		return r.cycle(sdk.CellName(args[1]), endpoint, n)
-	case args[0] == "hurt":
-		return r.hurt(sdk.CellName(args[1]), endpoint)
+	case args[0] == "hurt" && len(args) == 3:
+		return r.hurt(sdk.CellName(args[1]), endpoint, args[2])
 	}
 	return fmt.Errorf("unknown command %q", args)
 }

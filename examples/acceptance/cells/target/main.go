@@ -1,5 +1,4 @@
-// The cell target answers loads. Started with -loud it writes without end,
-// with -exit it exits at once.
+// The cell target answers loads. Started with -exit it exits at once.
 package main
 
 import (
@@ -12,7 +11,7 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/cell"
 )
 
-type target struct{}
+type target struct{ life context.Context } // which ends with the cell
 
 // Read implements probe.Target.
 func (target) Read(_ context.Context, item *probe.Item) (*probe.Item, error) { return item, nil }
@@ -28,16 +27,19 @@ func (target) Vitals(context.Context, *probe.None) (*probe.Vitals, error) {
 // Hang implements probe.Target.
 func (target) Hang(context.Context, *probe.None) (*probe.None, error) { select {} }
 
+// Shout implements probe.Target.
+func (t target) Shout(context.Context, *probe.None) (*probe.None, error) {
+	go shout(t.life)
+	return &probe.None{}, nil
+}
+
 func main() {
 	if slices.Contains(os.Args, "-exit") {
 		fmt.Fprintln(os.Stderr, "target: the disk is on fire")
 		os.Exit(3)
 	}
 	cell.Main(func(ctx context.Context, m *cell.Membrane) error {
-		probe.RegisterTarget(m, target{})
-		if slices.Contains(os.Args, "-loud") {
-			go shout(ctx)
-		}
+		probe.RegisterTarget(m, target{ctx})
 		return m.Serve(ctx)
 	})
 }
