@@ -2,6 +2,8 @@ package sdk
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -69,16 +71,42 @@ type Head struct {
 	Hash [32]byte
 }
 
+// Next returns the head behind r, whose Seq is ignored. Every ledger chains so,
+// and whoever has the records can tell whether they are the book. The hash is
+// the SHA-256 of h.Hash, the new sequence number, the id, the number of
+// postings, of each posting the length of the account, the account and the
+// amount, and the body; numbers have 8 bytes, big endian.
+func (h Head) Next(r *Record) Head {
+	b := make([]byte, 0, 512)
+	b = append(b, h.Hash[:]...)
+	b = binary.BigEndian.AppendUint64(b, h.Seq+1)
+	b = append(b, r.ID[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(r.Postings)))
+	for _, p := range r.Postings {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(p.Account)))
+		b = append(b, p.Account...)
+		b = binary.BigEndian.AppendUint64(b, uint64(p.Amount))
+	}
+	b = append(b, r.Body...)
+	return Head{Seq: h.Seq + 1, Hash: sha256.Sum256(b)}
+}
+
 // A Ledger stores records in one chain, durable when Append returns.
-// The money rules live in the kernel's books, not here.
+// The money rules live in the kernel's books, not here. One writer holds the
+// head and has one append under way: it makes one batch of what waits.
 type Ledger interface {
-	// Open recovers the book and returns its head. A damaged book is an
-	// error that says where; it is never reset.
+	// Open recovers the book and returns its head; open already, it returns
+	// the head alone. A damaged book is an error that says where; it is never
+	// reset.
 	Open(ctx context.Context) (Head, error)
 	// Append stores batch behind after, all of it or nothing, and returns the
-	// new head. A stale after is [CodeFenced]. A batch whose ids are all
-	// stored already with the same bytes is success and changes nothing; an
-	// id stored with other bytes is [CodeInvalid].
+	// new head, [Head.Next] of after and each record. Any other after than the
+	// head of the book is [CodeFenced]. A batch whose ids are all stored
+	// already with the same bytes is success, changes nothing and returns the
+	// head of the book; an id stored with other bytes, one that is in the batch
+	// twice, a batch of which only some records are stored, and postings that
+	// take an account beyond an int64 are [CodeInvalid]. What can not be made
+	// durable is never success.
 	Append(ctx context.Context, after Head, batch []Record) (Head, error)
 	// Read yields stored records in order, beginning with sequence number
 	// from (0 and 1 both mean the first), until the end or until yield is false.

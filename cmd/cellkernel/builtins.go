@@ -7,6 +7,7 @@ import (
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
 	"github.com/cellkernel/cellkernel/plugins/discovery-multicast/multicastdiscovery"
+	"github.com/cellkernel/cellkernel/plugins/ledger-json/jsonledger"
 	"github.com/cellkernel/cellkernel/plugins/transport-quic/quictransport"
 	"github.com/cellkernel/cellkernel/plugins/transport-uds/udstransport"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
@@ -23,6 +24,7 @@ func builtins() map[string]plugin.Plugin {
 		"discovery-lighthouse": lighthousediscovery.Plugin(),
 		"discovery-multicast":  multicastdiscovery.Plugin(),
 		"discovery-mem":        memplugin.Discovery(),
+		"ledger-json":          jsonledger.Plugin(),
 		"ledger-mem":           memplugin.Ledger(),
 		"billing-mem":          memplugin.Billing(),
 	}

@@ -3,8 +3,6 @@ package memplugin
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"maps"
 	"slices"
 	"sync"
@@ -48,18 +46,39 @@ func (l *ledger) Append(_ context.Context, after sdk.Head, batch []sdk.Record) (
 	case stored > 0:
 		return sdk.Head{}, sdk.Errorf(sdk.CodeInvalid, "%d of %d records are stored already", stored, len(batch))
 	}
+	sums, err := l.sums(batch)
+	if err != nil {
+		return sdk.Head{}, err
+	}
+	maps.Copy(l.balances, sums)
 	for i := range batch {
 		r := batch[i]
-		r.Seq = l.head.Seq + 1
 		r.Body, r.Postings = bytes.Clone(r.Body), slices.Clone(r.Postings)
-		l.head = sdk.Head{Seq: r.Seq, Hash: chain(l.head, r)}
+		l.head = l.head.Next(&r)
+		r.Seq = l.head.Seq
 		l.byID[r.ID] = len(l.records)
 		l.records = append(l.records, r)
-		for _, p := range r.Postings {
-			l.balances[p.Account] += p.Amount
-		}
 	}
 	return l.head, nil
+}
+
+// sums returns what the accounts of batch come to.
+func (l *ledger) sums(batch []sdk.Record) (map[sdk.Account]sdk.ATP, error) {
+	sums := map[sdk.Account]sdk.ATP{}
+	for _, r := range batch {
+		for _, p := range r.Postings {
+			was, ok := sums[p.Account]
+			if !ok {
+				was = l.balances[p.Account]
+			}
+			sum := was + p.Amount
+			if (sum > was) != (p.Amount > 0) && p.Amount != 0 {
+				return nil, sdk.Errorf(sdk.CodeInvalid, "append: account %q overflows", string(p.Account))
+			}
+			sums[p.Account] = sum
+		}
+	}
+	return sums, nil
 }
 
 // stored counts the records of batch that are in the book, with their bytes.
@@ -81,21 +100,6 @@ func (l *ledger) stored(batch []sdk.Record) (int, error) {
 		n++
 	}
 	return n, nil
-}
-
-// chain hashes a record behind a head. Every part has a length in front.
-func chain(before sdk.Head, r sdk.Record) [32]byte {
-	b := append([]byte(nil), before.Hash[:]...)
-	b = binary.BigEndian.AppendUint64(b, r.Seq)
-	b = append(b, r.ID[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(len(r.Postings)))
-	for _, p := range r.Postings {
-		b = binary.BigEndian.AppendUint64(b, uint64(len(p.Account)))
-		b = append(b, p.Account...)
-		b = binary.BigEndian.AppendUint64(b, uint64(p.Amount))
-	}
-	b = append(b, r.Body...)
-	return sha256.Sum256(b)
 }
 
 // Read yields a snapshot's records.

@@ -157,6 +157,31 @@ func (l ledger) Balances(ctx context.Context) (sdk.Head, map[sdk.Account]sdk.ATP
 	return l.Ledger.Balances(ctx)
 }
 
+// hashing shows other hashes than the chain's.
+type hashing struct{ sdk.Ledger }
+
+func flipped(h sdk.Head) sdk.Head {
+	if h.Seq > 0 {
+		h.Hash[0] ^= 1
+	}
+	return h
+}
+
+func (l hashing) Append(ctx context.Context, after sdk.Head, batch []sdk.Record) (sdk.Head, error) {
+	h, err := l.Ledger.Append(ctx, flipped(after), batch)
+	return flipped(h), err
+}
+
+func (l hashing) Open(ctx context.Context) (sdk.Head, error) {
+	h, err := l.Ledger.Open(ctx)
+	return flipped(h), err
+}
+
+func (l hashing) Balances(ctx context.Context) (sdk.Head, map[sdk.Account]sdk.ATP, error) {
+	h, sums, err := l.Ledger.Balances(ctx)
+	return flipped(h), sums, err
+}
+
 type billing struct {
 	sdk.Billing
 	usage func(context.Context, []sdk.Running) ([]sdk.Usage, error)
@@ -306,6 +331,16 @@ func brokenLedgers() map[string]plugin.Plugin {
 				return h, nil, err
 			}}
 		}),
+		"chains-otherwise": brokenLedger(func(in sdk.Ledger) sdk.Ledger { return hashing{in} }),
+		"takes-anything": brokenLedger(func(in sdk.Ledger) sdk.Ledger {
+			return ledger{Ledger: in, append: func(ctx context.Context, after sdk.Head, batch []sdk.Record) (sdk.Head, error) {
+				h, err := in.Append(ctx, after, batch)
+				if sdk.CodeOf(err) == sdk.CodeInvalid {
+					return after, nil
+				}
+				return h, err
+			}}
+		}),
 		"forgets": brokenLedger(func(in sdk.Ledger) sdk.Ledger { return in }),
 	}
 }
@@ -374,7 +409,9 @@ func TestBrokenPluginsFailWhatTheyBreak(t *testing.T) {
 		"ignores-fences":     {"ledger/fence", "ledger/race"},
 		"fences-repeats":     {"ledger/idempotent"},
 		"stores-halves":      {"ledger/atomic"},
-		"sums-nothing":       {"ledger/balances"},
+		"sums-nothing":       {"ledger/balances", "ledger/snapshot"},
+		"chains-otherwise":   {"ledger/chain"},
+		"takes-anything":     {"ledger/atomic", "ledger/conflict", "ledger/overflow", "ledger/partial", "ledger/twice"},
 		"forgets":            {"ledger/reopen"},
 		"counts-back":        {"billing/close", "billing/monotonic", "billing/usage"},
 		"trusts-numbers":     {"billing/reused"},
@@ -383,6 +420,9 @@ func TestBrokenPluginsFailWhatTheyBreak(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := plugintest.Options{Timeout: 6 * time.Second, Volatile: name != "forgets"}
+			if name == "stores-halves" { // whoever reads meanwhile may see a half, or not
+				o.Only = []string{"ledger/append-read", "ledger/atomic", "ledger/idempotent"}
+			}
 			expect(t, plugintest.InProcess(broken()[name]), o, want)
 		})
 	}
