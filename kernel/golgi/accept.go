@@ -1,6 +1,7 @@
 package golgi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,7 @@ func (g *Golgi) ServeLinks(ln net.Listener, d Door) error {
 		g.wg.Go(func() {
 			defer g.gate.leave(from)
 			defer conn.Close()
+			defer context.AfterFunc(g.ctx, func() { conn.Close() })() // nobody holds up our end
 			if err := g.accept(conn, d); err != nil {
 				g.refused.warn(g.opt.Log, "refused a link", "from", conn.RemoteAddr().String(), "error", err)
 			}
@@ -200,6 +202,9 @@ func (g *Golgi) admitForeign(h wire.LinkHeader, s *seat, mesh *identity.Mesh) (*
 	}
 	if g.denied(node) {
 		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: node %s is on the deny list", h.Wanted, node)
+	}
+	if _, err := sdk.ParseCellName(h.Cell); err != nil {
+		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: the caller names no cell", h.Wanted)
 	}
 	l := &link{from: sdk.CellName(h.Cell), to: s, foreign: &foreign{mesh: mesh, near: mesh == g.opt.Home, node: node, cell: sdk.CellName(h.Cell), since: time.Now()}}
 	if !g.mayCall(l, s.id.Cell) {

@@ -22,6 +22,7 @@ type foreign struct {
 	since    time.Time    // when it began
 	aged     bool         // it was asked to make way for another
 	near     bool         // through a junction: not of the mesh between machines
+	asked    bool         // a question about it is being answered
 	admitted bool
 	cut      bool // its ends were told to end it
 }
@@ -43,18 +44,24 @@ func (s *seat) certify(mesh *identity.Mesh, header []byte, binding [32]byte) (*c
 // links. The caller holds mu; signatures are checked without it.
 func (g *Golgi) question(s *seat, m channel.Message) {
 	l := g.links[m.ID]
-	if l == nil || l.foreign == nil || l.foreign.admitted || m.Proof == nil || l.to != s && l.caller != s || g.closed {
+	if l == nil || l.foreign == nil || l.foreign.admitted || l.foreign.asked || m.Proof == nil || l.to != s && l.caller != s || g.closed {
 		s.put(channel.Message{Type: channel.TypeAdmitted, ID: m.ID, Failure: channel.FailureOf(
 			sdk.Errorf(sdk.CodeDenied, "admit link %d: it is none of this cell's", m.ID))}, nil)
 		return
 	}
 	f := *l.foreign
+	l.foreign.asked = true // one at a time: signatures cost
 	g.wg.Go(func() {
 		cert, err := g.judge(f, m.Proof)
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if err == nil && !f.near && f.mesh != g.mesh {
-			err = errMeshReplaced // while the ends were at it
+		l.foreign.asked = false
+		switch { // looked at again: things may have changed while the ends were at it
+		case err != nil:
+		case !f.near && f.mesh != g.mesh:
+			err = errMeshReplaced
+		case g.denied(cert.Node):
+			err = errDenied(cert.Node)
 		}
 		answer := channel.Message{Type: channel.TypeAdmitted, ID: m.ID}
 		if err != nil {
@@ -82,7 +89,7 @@ func (g *Golgi) judge(f foreign, p *channel.Proof) (identity.Certificate, error)
 	case string(cert.Key[:]) != string(p.Key):
 		return cert, sdk.Errorf(sdk.CodeDenied, "verify certificate: it is for another key than was proved")
 	case g.denied(cert.Node):
-		return cert, sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", cert.Node)
+		return cert, errDenied(cert.Node)
 	case f.node != "" && cert.Node != f.node:
 		return cert, sdk.Errorf(sdk.CodeDenied, "node %s answered in the place of node %s", cert.Node, f.node)
 	case cert.Cell != f.cell:
@@ -91,6 +98,10 @@ func (g *Golgi) judge(f foreign, p *channel.Proof) (identity.Certificate, error)
 		return cert, sdk.Errorf(sdk.CodeDenied, "node %s answered, the axon's peers are %s", cert.Node, f.peers)
 	}
 	return cert, nil
+}
+
+func errDenied(node sdk.NodeID) error {
+	return sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", node)
 }
 
 func (g *Golgi) denied(node sdk.NodeID) bool { return g.opt.Denied != nil && g.opt.Denied(node) }
@@ -203,7 +214,7 @@ func (g *Golgi) Recheck() int {
 		if f.node == "" || !g.denied(f.node) {
 			return nil
 		}
-		return sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", f.node)
+		return errDenied(f.node)
 	})
 }
 

@@ -122,6 +122,7 @@ func (g *Golgi) dial(s *seat, id uint64, m channel.Message) (*channel.Link, *os.
 		return nil, nil, unavailable(err, "dial %q", m.Name)
 	}
 	defer conn.Close()
+	defer context.AfterFunc(g.ctx, func() { conn.Close() })()
 	if err := g.expect(r, addr); err != nil {
 		return nil, nil, err
 	}
@@ -156,6 +157,9 @@ func (g *Golgi) knockFor(conn net.Conn, r *route) (*os.File, error) {
 func (g *Golgi) expect(r *route, addr sdk.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if _, here := g.seats[r.from]; !here && r.from.ch != nil { // not a stand-in
+		return sdk.Errorf(sdk.CodeUnavailable, "dial %q: the caller is gone", r.to.cell) // its queue is closed
+	}
 	if len(g.links) >= maxLinks {
 		return sdk.Errorf(sdk.CodeOverloaded, "dial %q: %d links are open", r.to.cell, maxLinks)
 	}

@@ -231,7 +231,7 @@ func (g *Golgi) Flows() []Flow {
 		sum[p] = &Flow{From: p.from, To: p.to, Stats: st}
 	}
 	for _, l := range g.links {
-		if l.to == nil {
+		if l.to == nil || !l.known() {
 			continue
 		}
 		f := sum[l.pair()]
@@ -251,6 +251,10 @@ func (g *Golgi) Flows() []Flow {
 
 // A pair is a caller and who answers it.
 type pair struct{ from, to sdk.CellName }
+
+// known reports whether it is sure who calls: a member can claim any name
+// until it has to prove it, and each would be counted by itself.
+func (l *link) known() bool { return l.foreign == nil || l.foreign.admitted }
 
 func (l *link) pair() pair { return pair{l.from, l.to.id.Cell} }
 

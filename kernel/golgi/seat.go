@@ -237,6 +237,9 @@ func (g *Golgi) drop(l *link) {
 		return
 	}
 	l.to.served--
+	if !l.known() {
+		return
+	}
 	if _, known := g.past[l.pair()]; known || len(g.past) < maxPairs {
 		g.past[l.pair()] = add(g.past[l.pair()], l.stats)
 	}
