@@ -15,6 +15,15 @@ func (m *Membrane) hearLink(msg channel.Message, f *os.File) {
 		m.accept(*msg.Link, f)
 	} else if !m.answer(msg.ID, dialled{info: *msg.Link, file: f}) {
 		f.Close() // nobody waits any more
+		m.unused(*msg.Link)
+	}
+}
+
+// unused tells the kernel that a link it dialled for this cell has no end
+// here. Of local ones it hears from the other end.
+func (m *Membrane) unused(info channel.Link) {
+	if !info.Local {
+		m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: info.ID}) })
 	}
 }
 
@@ -73,10 +82,12 @@ func (m *Membrane) serve(l *inLink) {
 	defer m.mu.Unlock()
 	if m.why != nil || !m.ready {
 		m.wg.Go(func() { m.unwatch(l.link); l.abandon(errCellGone) })
+		m.gone(l.info.ID)
 		return
 	}
 	if err := l.open(); err != nil {
 		m.wg.Go(func() { m.unwatch(l.link) })
+		m.gone(l.info.ID)
 		slog.Error("accept link", "from", l.info.Cell, "error", err)
 		return
 	}

@@ -31,7 +31,8 @@ type puppeteer struct {
 	m     *cell.Membrane
 	links uint64
 	ready chan struct{}
-	dials chan *peer // links the cell opened
+	dials chan *peer  // links the cell opened
+	ends  chan uint64 // links the cell says are over
 }
 
 // puppet attaches a cell to a kernel that the test plays.
@@ -50,7 +51,7 @@ func puppet(t testing.TB) *puppeteer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &puppeteer{t: t, ch: ours, ready: make(chan struct{}), dials: make(chan *peer, 64)}
+	p := &puppeteer{t: t, ch: ours, ready: make(chan struct{}), dials: make(chan *peer, 64), ends: make(chan uint64, 64)}
 	done := make(chan struct{})
 	go func() { defer close(done); p.run() }()
 	if p.m, err = cell.Attach(ch, channel.Hello{}); err != nil {
@@ -81,6 +82,11 @@ func (p *puppeteer) run() {
 			close(p.ready)
 		case channel.TypeNeed:
 			err = p.ch.SendMessage(channel.Message{Type: channel.TypeEndpoints, Name: m.Name, Endpoints: &channel.Endpoints{Local: []string{string(m.Name) + "#1@1"}}})
+		case channel.TypeClosed:
+			select {
+			case p.ends <- m.ID:
+			default: // the test does not look
+			}
 		case channel.TypeDial:
 			p.dials <- p.link(p.t, m.ID, channel.Link{Local: true, Cell: m.Name, Outgoing: true, Endpoint: m.Endpoint})
 		}

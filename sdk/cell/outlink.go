@@ -55,6 +55,7 @@ type outLink struct {
 func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 	base, err := newLink(s.m, info, f)
 	if err != nil {
+		s.m.unused(info)
 		return nil, err
 	}
 	if err = s.m.watch(base); err == nil {
