@@ -256,7 +256,8 @@ func (k *Kernel) applyNetwork(ctx context.Context, old, g *genome.Genome, wanted
 	return nil
 }
 
-// install makes a cell's entry in the genome that runs that of g, or removes it.
+// install makes a cell's entry in the genome that runs, and among those that
+// do, that of g, or removes it.
 func (k *Kernel) install(name sdk.CellName, g *genome.Genome) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -268,6 +269,8 @@ func (k *Kernel) install(name sdk.CellName, g *genome.Genome) {
 		if !slices.Contains(k.wanted, name) {
 			k.wanted = append(slices.Clone(k.wanted), name)
 		}
+	} else {
+		k.wanted = slices.DeleteFunc(slices.Clone(k.wanted), func(n sdk.CellName) bool { return n == name })
 	}
 	k.genome = &merged
 }

@@ -194,6 +194,12 @@ func TestSelected(t *testing.T) {
 	}
 }
 
+func TestACellThatIsNotThereListensNowhere(t *testing.T) {
+	if at := valid("a").Listeners(nil); at != nil {
+		t.Errorf("got %v", at)
+	}
+}
+
 func TestDiff(t *testing.T) {
 	old := valid("a:b", "b", "gone", "same:b")
 	new := valid("a:b", "b", "new:a", "same:b")

@@ -100,10 +100,11 @@ func (g *Genome) NeedsNetwork(cells []sdk.CellName) bool {
 }
 
 // Listeners returns the addresses at which other machines may call a cell:
-// its own, or golgi.listen by every transport that leaves this machine.
+// its own, or golgi.listen by every transport that leaves this machine. A cell
+// that is not there has none.
 func (g *Genome) Listeners(c *Cell) []sdk.Addr {
 	switch {
-	case !c.Listen.On:
+	case c == nil || !c.Listen.On:
 		return nil
 	case c.Listen.Addr.Scheme != "":
 		return []sdk.Addr{c.Listen.Addr}
