@@ -35,7 +35,7 @@ command = ["BIN/target"]
 type attack struct {
 	id   string
 	do   func(ctx context.Context, k *lab.Kernel, l *lab.Lab) (lines int, err error) // that the log is to have
-	log  []string                                                                    // arguments of logs; nil: what the kernel wrote on its terminal
+	log  []string                                                                    // arguments of logs
 	want []string                                                                    // in each line
 	disk int64                                                                       // for logs; 0: no bound
 }
@@ -48,8 +48,8 @@ func attacks() []attack {
 		{id: "hostile-split", do: hurt("split"), log: []string{"target"}, want: []string{"link ended", "cell=rogue", "inside the request of call 8"}},
 		{id: "hostile-slow", do: hurt("slow"), log: []string{"target"}, want: []string{"link ended", "cell=rogue", "no settings within"}},
 		{id: "hostile-handler", do: hang, log: []string{"target"}, want: []string{"handler goes on", "Target.Hang", "cell=load"}},
-		{id: "hostile-flood", do: shout, log: nil, want: []string{"loud#1", "is slowed down"}},
-		{id: "hostile-disk", do: shout, log: nil, want: []string{"cell-loud.log", "not stored", "no space left"}, disk: smallDisk},
+		{id: "hostile-flood", do: shout, log: []string{"kernel"}, want: []string{"loud#1", "is slowed down"}},
+		{id: "hostile-disk", do: shout, log: []string{"kernel"}, want: []string{"cell-loud.log", "not stored", "no space left"}, disk: smallDisk},
 	}
 }
 
@@ -230,15 +230,11 @@ func sampleSpare(ctx context.Context, k *lab.Kernel) (*probe.Times, error) {
 // due, and then a moment for one too many.
 func (a attack) lines(ctx context.Context, k *lab.Kernel, due int) (n int, err error) {
 	for end := time.Now().Add(linesWithin); ; {
-		text := k.Stderr()
-		if a.log != nil {
-			r, err := k.Command(ctx, append([]string{"logs"}, a.log...)...)
-			if err != nil {
-				return 0, err
-			}
-			text = r.Stdout
+		r, err := k.Command(ctx, append([]string{"logs"}, a.log...)...)
+		if err != nil {
+			return 0, err
 		}
-		if n = countLines(text, a.want); n >= due || time.Now().After(end) {
+		if n = countLines(r.Stdout, a.want); n >= due || time.Now().After(end) {
 			return n, nil
 		}
 		if err := pause(ctx, lookPause); err != nil {

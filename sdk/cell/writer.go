@@ -20,6 +20,7 @@ const (
 	hardWater = 8 << 20          // bytes of answers nobody reads before the link is ended
 	keepWater = 1 << 20          // larger buffers are not kept
 	burst     = 4 << 10          // bytes that are written without waiting for more
+	maxTurns  = 64               // writes that somebody makes for others before a goroutine takes over
 	stallSize = 256 << 10        // bytes of one blocking write
 	stallTime = 30 * time.Second // in which the socket must take some of them
 )
@@ -213,14 +214,20 @@ func (w *writer) uncork(least int) bool {
 	return true
 }
 
-// flush writes until nothing is left or the socket is full.
+// flush writes until nothing is left or the socket is full. It has something
+// else to do than to write for others without end: when they append as fast as
+// it writes, a goroutine goes on in its place.
 func (w *writer) flush() {
-	for {
+	for turn := 1; ; turn++ {
 		b, ok := w.next()
 		if !ok {
 			return
 		}
 		out := w.wrap(b)
+		if turn > maxTurns {
+			w.wg.Go(func() { w.drain(b, out) })
+			return
+		}
 		n, err := w.try(out)
 		if err == nil && n < len(out) {
 			w.wg.Go(func() { w.drain(b, out[n:]) })
