@@ -69,7 +69,8 @@ examples/bench/grpcbase:      google.golang.org/grpc google.golang.org/protobuf
 
 // forTests may be imported by tests everywhere, like all of the sdk.
 const forTests = `sdk/... kernel/admin/admintest examples/netlab pgregory.net/rapid go.uber.org/goleak github.com/rogpeppe/go-internal
-github.com/google/flatbuffers github.com/spf13/pflag golang.org/x/sys golang.org/x/crypto`
+github.com/google/flatbuffers github.com/spf13/pflag golang.org/x/sys golang.org/x/crypto
+github.com/cockroachdb/pebble`
 
 // mayTest are imports that tests of one directory need in addition.
 var mayTest = map[string]string{

@@ -39,6 +39,10 @@ func (b *book) stored(ctx context.Context, batch []sdk.Record) (int, error) {
 		}
 		seen[r.ID] = true
 		old, err := b.find(ctx, r.ID)
+		var damage *DamageError
+		if err != nil && !errors.As(err, &damage) && ctx.Err() == nil {
+			err = unavailable("look for record "+r.ID.String(), err)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -62,12 +66,12 @@ func (b *book) find(ctx context.Context, id sdk.RecordID) (*sdk.Record, error) {
 			continue
 		}
 		if err := b.load(ctx, s); err != nil {
-			return nil, fmt.Errorf("look for record %s: %w", id, err)
+			return nil, err
 		}
 		if off, ok := s.ids[id]; ok {
 			e, err := s.entryAt(b.dir, off)
 			if err != nil {
-				return nil, fmt.Errorf("read record %s: %w", id, err)
+				return nil, err
 			}
 			return &e.rec, nil
 		}
