@@ -125,7 +125,10 @@ func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runn
 		return err
 	case c != nil:
 		defer c.Close()
-		return a.apply(ctx, c, f.plan)
+		if err := a.apply(ctx, c, f.plan); err != nil || !f.detach || f.plan.DryRun {
+			return err
+		}
+		return booted(ctx, c)
 	}
 	g, origins, err := load(f.plan)
 	if err != nil {
@@ -272,6 +275,39 @@ func showLogs(ctx context.Context, k admin.Kernel, v *view, since time.Time) err
 		}
 		return v.log(rec)
 	})
+}
+
+// errBooted ends the watching of a boot.
+var errBooted = errors.New("booted")
+
+// booted waits until a kernel that somebody else starts at the same time is
+// ready or has failed: to be told so is why up was detached.
+func booted(ctx context.Context, k admin.Kernel) error {
+	var state admin.State
+	look := func() error {
+		s, err := k.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if state = s.State; state != admin.StateStarting {
+			return errBooted
+		}
+		return nil
+	}
+	err := look()
+	if err == nil {
+		// All events from the first on: the boot may have ended since the look.
+		err = k.Events(ctx, 0, func(admin.Event) error { return look() })
+	}
+	switch {
+	case err == nil:
+		return sdk.Errorf(sdk.CodeUnavailable, "kernel ended while it booted")
+	case !errors.Is(err, errBooted):
+		return err
+	case state == admin.StateFailed:
+		return &exitError{exitFailed}
+	}
+	return nil
 }
 
 // apply brings a running kernel in line with the plan.
