@@ -1,6 +1,7 @@
 // Command far shows what two machines of one mesh do together, on one machine:
 //
 //	go run ./examples/far bench    # calls between them, beside gRPC and QUIC alone
+//	go run ./examples/far mesh     # fifty processes, half of them on each, that talk
 //
 // Root gets two hosts of a network lab (package netlab): each has addresses, a
 // network card and a multicast of its own. Everybody else gets two loopback
@@ -19,14 +20,14 @@ import (
 	"syscall"
 )
 
-const usage = `usage: far [--loopback] bench [arguments of its coordinator]
+const usage = `usage: far [--loopback] bench [arguments of its coordinator] | mesh [arguments of its observer]
 `
 
 func main() {
 	loopback := flag.Bool("loopback", false, "use loopback addresses even where there could be a lab")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
-	acts := map[string]act{"bench": bench}
+	acts := map[string]act{"bench": bench, "mesh": mesh}
 	run := acts[flag.Arg(0)]
 	if run == nil {
 		flag.Usage()

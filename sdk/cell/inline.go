@@ -56,7 +56,7 @@ func (l *inLink) runInline() bool {
 		return false
 	}
 	l.r.now += took
-	if l.w.uncork(burst) {
+	if l.w.uncork(l.w.burst) {
 		l.r.now = nanos() // the time that writing takes is no handler's
 	}
 	if took > int64(inlineQuick) {

@@ -32,7 +32,7 @@ func (l *link) secure() error {
 		return err
 	}
 	l.r.src, l.r.spin = synapse.NewReader(l.w.conn, session), nil
-	l.w.seal = session.Seal
+	l.w.seal, l.w.burst = session.Seal, farBurst
 	return nil
 }
 

@@ -21,6 +21,7 @@ const (
 	keepWater = 1 << 20          // larger buffers are not kept
 	burst     = 4 << 10          // bytes that are written without waiting for more
 	maxTurns  = 64               // writes that somebody makes for others before a goroutine takes over
+	farBurst  = 8 << 10          // the same on a link that is not local: a write wakes more processes and fills packets
 	stallSize = 256 << 10        // bytes of one blocking write
 	stallTime = 30 * time.Second // in which the socket must take some of them
 )
@@ -48,6 +49,7 @@ type writer struct {
 	// one who is busy uses it and sealed, and nobody before it is set.
 	seal   func(dst, plain []byte) []byte
 	sealed []byte
+	burst  int // what a crowd appends before it is written; set like seal
 
 	conn    net.Conn
 	raw     syscall.RawConn
@@ -66,7 +68,7 @@ func newWriter(conn net.Conn) (*writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open link: %w", err)
 	}
-	w := &writer{conn: conn, raw: raw, done: make(chan struct{})}
+	w := &writer{conn: conn, raw: raw, burst: burst, done: make(chan struct{})}
 	w.attempt.init()
 	return w, nil
 }
@@ -182,7 +184,7 @@ func (w *writer) unlock(how company) {
 	if len(w.buf) > hardWater {
 		w.failLocked(errors.New("other side does not read: 8 MiB are waiting"))
 	}
-	full := len(w.buf) >= burst
+	full := len(w.buf) >= w.burst
 	if w.err != nil || w.busy && !(w.yielding && full) || how == corked {
 		w.mu.Unlock()
 		return

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -165,8 +166,13 @@ func pumpUp(local *net.UnixConn, remote net.Conn) bool {
 func copyTo(dst, src net.Conn, stall time.Duration) (rerr, werr error) {
 	buf := make([]byte, pumpSmall)
 	w := pacedWriter{conn: dst, stall: stall}
+	n := 0
 	for {
-		n, err := src.Read(buf)
+		if n < pumpSmall {
+			runtime.Gosched() // whoever has more for src goes first: fewer and longer writes
+		}
+		var err error
+		n, err = src.Read(buf)
 		if n > 0 {
 			if werr := w.write(buf[:n]); werr != nil {
 				return nil, werr

@@ -17,6 +17,7 @@ type options struct {
 	json     string
 	quick    bool
 	only     string
+	system   string
 	replicas int
 	rounds   int
 	round    time.Duration
@@ -45,6 +46,7 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.quick, "quick", false, "measure next to nothing: for tests")
 	fs.IntVar(&o.replicas, "replicas", 4, "replicas of worker, as in the genome")
 	fs.StringVar(&o.only, "only", "", "measure only rows whose name/in-flight contains this: echo-64B/1")
+	fs.StringVar(&o.system, "system", "", "measure only systems whose name contains this: for profiles")
 	fs.IntVar(&o.rounds, "rounds", 3, "rounds, of which the median counts")
 	fs.DurationVar(&o.round, "round", 500*time.Millisecond, "length of one round of one system")
 	fs.StringVar(&o.far.grpc, "far-grpc", "", "what the baseline grpc-tcp-tls said when it was ready; echo is then on another machine")

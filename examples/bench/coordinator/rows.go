@@ -136,7 +136,10 @@ func (b *bench) contenders(w workload, ours server) []contender {
 // compare measures a workload on all systems, in rounds that alternate and of
 // which each begins with another system.
 func (b *bench) compare(ctx context.Context, w workload, ours server, rounds int) ([]result.Row, error) {
-	list := b.contenders(w, ours)
+	list := slices.DeleteFunc(b.contenders(w, ours), func(c contender) bool { return !strings.Contains(c.system, b.system) })
+	if len(list) == 0 {
+		return nil, fmt.Errorf("measure %s/%d: no system's name contains %q", w.name, w.inFlight, b.system)
+	}
 	samples := make([][]*sample, len(list))
 	for r := range rounds {
 		for i := range list {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"sync"
 
 	"github.com/cellkernel/cellkernel/examples/mesh/gossip"
@@ -77,9 +78,11 @@ func (c *chatterbox) find(id uint64) (*round, error) {
 }
 
 func main() {
+	first := flag.Uint("first", 0, "added to the numbers of replicas: another machine has those below")
+	flag.Parse()
 	cell.Main(func(ctx context.Context, m *cell.Membrane) error {
 		c := &chatterbox{
-			replica: uint32(m.Replica()), life: ctx,
+			replica: uint32(*first) + uint32(m.Replica()), life: ctx,
 			others: gossip.NewChatterboxClient(m.Synapse(m.Name())),
 		}
 		defer c.talks.Wait()

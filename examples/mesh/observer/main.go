@@ -20,6 +20,7 @@ type options struct {
 	rate     int // messages/s of all replicas
 	time     time.Duration
 	calls    int
+	herald   bool
 }
 
 func main() {
@@ -28,7 +29,11 @@ func main() {
 		os.Exit(2) // flag has said why
 	}
 	cell.Main(func(ctx context.Context, m *cell.Membrane) error {
-		return observe(ctx, gossip.NewChatterboxClient(m.Synapse("chatterbox")), o)
+		clients := []gossip.ChatterboxClient{gossip.NewChatterboxClient(m.Synapse("chatterbox"))}
+		if o.herald {
+			clients = append(clients, gossip.NewChatterboxClient(m.Synapse("herald")))
+		}
+		return observe(ctx, clients, o)
 	})
 }
 
@@ -41,6 +46,7 @@ func parse(args []string) (options, error) {
 	fs.IntVar(&o.rate, "rate", 10_500, "messages a second, of all replicas together")
 	fs.DurationVar(&o.time, "time", 30*time.Second, "how long they talk")
 	fs.IntVar(&o.calls, "calls", 10_000, "plain calls to the name all share")
+	fs.BoolVar(&o.herald, "herald", false, "half of the replicas are on another machine, behind the cell herald")
 	fs.BoolVar(&quick, "quick", false, "measure next to nothing: for tests")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -57,8 +63,8 @@ func parse(args []string) (options, error) {
 }
 
 // observe runs everything and prints the table.
-func observe(ctx context.Context, client gossip.ChatterboxClient, o options) error {
-	v := &observer{options: o, client: client}
+func observe(ctx context.Context, clients []gossip.ChatterboxClient, o options) error {
+	v := &observer{options: o, clients: clients}
 	if err := v.meet(ctx); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -23,7 +24,13 @@ const (
 
 type observer struct {
 	options
-	client gossip.ChatterboxClient
+	clients []gossip.ChatterboxClient // one for each machine
+	turn    atomic.Uint32
+}
+
+// client takes turns: every machine has as many replicas.
+func (v *observer) client() gossip.ChatterboxClient {
+	return v.clients[int(v.turn.Add(1))%len(v.clients)]
 }
 
 // all makes the same call until every replica has answered it well. Who
@@ -65,7 +72,7 @@ func (v *observer) all(ctx context.Context, what string, call func(context.Conte
 // meet waits until every replica has answered once.
 func (v *observer) meet(ctx context.Context) error {
 	return v.all(ctx, "meet the replicas", func(ctx context.Context) (uint32, bool, error) {
-		heard, err := v.client.Name(ctx, &gossip.Question{})
+		heard, err := v.client().Name(ctx, &gossip.Question{})
 		if err != nil {
 			return 0, false, err
 		}
@@ -86,7 +93,7 @@ func (v *observer) plain(ctx context.Context) (*plain, error) {
 	begin := time.Now()
 	before := begin
 	for range v.calls {
-		heard, err := v.client.Name(ctx, &gossip.Question{})
+		heard, err := v.client().Name(ctx, &gossip.Question{})
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -156,7 +163,7 @@ func (v *observer) start(ctx context.Context, id uint64) error {
 	r.End = r.Begin + int64(v.time)
 	r.Interval = int64(time.Second) * int64(v.replicas) / int64(v.rate)
 	err = v.all(ctx, "start", func(ctx context.Context) (uint32, bool, error) {
-		heard, err := v.client.Start(ctx, r)
+		heard, err := v.client().Start(ctx, r)
 		if err != nil {
 			return 0, false, err
 		}
@@ -176,7 +183,7 @@ func (v *observer) stories(ctx context.Context, id uint64) (map[uint32]*gossip.S
 	var mu sync.Mutex // guards told
 	told := map[uint32]*gossip.Story{}
 	err := v.all(ctx, "hear the stories", func(ctx context.Context) (uint32, bool, error) {
-		s, err := v.client.Tell(ctx, &gossip.Question{Round: id})
+		s, err := v.client().Tell(ctx, &gossip.Question{Round: id})
 		if err != nil {
 			return 0, false, err
 		}

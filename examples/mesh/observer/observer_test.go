@@ -47,7 +47,7 @@ func watch(t *testing.T, stories ...gossip.Story) (*mesh, *plain, options) {
 		})
 	}
 	o := options{replicas: len(stories), rate: 1000, time: time.Millisecond, calls: 400}
-	v := &observer{options: o, client: gossip.NewChatterboxClient(k.Synapse("chatterbox"))}
+	v := &observer{options: o, clients: []gossip.ChatterboxClient{gossip.NewChatterboxClient(k.Synapse("chatterbox"))}}
 	if err := v.meet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
