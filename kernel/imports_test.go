@@ -57,6 +57,7 @@ cmd/cellkernel/internal/gen:        sdk/flat golang.org/x/tools
 cmd/cellkernel/internal/gen/gentest: sdk sdk/cell sdk/flat
 cmd/cellkernel/internal/scaffold:
 cmd/cellkernel/internal/build:      cmd/cellkernel/internal/gen
+cmd/cellkernel/internal/page:
 
 examples:
 examples/...:                 sdk/... examples/... golang.org/x/sys github.com/HdrHistogram
@@ -74,7 +75,7 @@ github.com/cockroachdb/pebble`
 
 // mayTest are imports that tests of one directory need in addition.
 var mayTest = map[string]string{
-	"cmd/cellkernel/e2e": "kernel/admin cmd/cellkernel/e2e/testdata/...",
+	"cmd/cellkernel/e2e": "kernel/admin cmd/cellkernel/e2e/testdata/... cmd/cellkernel/internal/page",
 	"kernel":             "kernel/...",
 }
 

@@ -171,6 +171,7 @@ func (s *stack) node(i int, file string, g *genome.Genome, ready chan<- struct{}
 	set := func(format string, words ...any) { args = append(args, "--set", fmt.Sprintf(format, words...)) }
 	set("kernel.node=%q", name)
 	set("kernel.mesh=%q", stackMesh)
+	set("kernel.metrics=%q", "") // all nodes would serve at one address
 	set("golgi.listen=%q", "127.0.0.1:0")
 	set("golgi.transports=%s", `["uds", "quic"]`)
 	set("golgi.discovery=%s", `["lighthouse"]`)

@@ -7,76 +7,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cellkernel/cellkernel/cmd/cellkernel/internal/page"
 )
 
 const firstTen = "../../docs/first-ten-minutes.md"
-
-// A step is a block of shell on a page, and the lines it should print.
-type step struct {
-	line int // of the page
-	sh   string
-	want []string
-}
-
-// steps reads the blocks marked sh, each with the block marked text behind it.
-func steps(page string) []step {
-	var list []step
-	lang, begun, body := "", 0, []string(nil)
-	for i, line := range strings.Split(page, "\n") {
-		mark, fence := strings.CutPrefix(line, "```")
-		switch {
-		case !fence:
-			body = append(body, line)
-		case lang == "":
-			lang, begun, body = mark, i+1, nil
-		default:
-			if lang == "sh" {
-				list = append(list, step{line: begun, sh: strings.Join(body, "\n")})
-			} else if lang == "text" && len(list) > 0 {
-				list[len(list)-1].want = body
-			}
-			lang = ""
-		}
-	}
-	return list
-}
-
-// missing returns the first wanted line that the output does not have. Each
-// line of the output counts once; their order does not.
-func missing(output string, want []string) string {
-	lines := strings.Split(output, "\n")
-	for _, w := range want {
-		pattern := strings.ReplaceAll(regexp.QuoteMeta(w), "…", ".*")
-		pattern = "^" + strings.Join(strings.Fields(pattern), `\s+`) + `\s*$`
-		found := false
-		for i, line := range lines {
-			if matched, err := regexp.MatchString(pattern, line); err == nil && matched {
-				lines[i], found = "\x00", true
-				break
-			}
-		}
-		if !found {
-			return w
-		}
-	}
-	return ""
-}
-
-func TestMissingFindsWhatIsNotThere(t *testing.T) {
-	out := "greeter#1  cell  ready\nbye\n"
-	for want, ok := range map[string]bool{
-		"greeter#1 … ready": true, "bye": true, "by": false, "greeter#2 …": false, "bye\nbye": false,
-	} {
-		if got := missing(out, strings.Split(want, "\n")) == ""; got != ok {
-			t.Errorf("%q found: %v, want %v", want, got, ok)
-		}
-	}
-}
 
 // A reader is somebody who follows a page: with a home of its own, and sure
 // not to meet other kernels of this user.
@@ -136,11 +76,11 @@ func TestFirstTenMinutes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
 	}
-	page, err := os.ReadFile(firstTen)
+	text, err := os.ReadFile(firstTen)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := steps(string(page))
+	list := slices.DeleteFunc(page.Blocks(string(text)), func(b page.Block) bool { return b.Lang != "sh" })
 	if len(list) < 8 {
 		t.Fatalf("%s: %d blocks of shell: the page or this test is wrong", firstTen, len(list))
 	}
@@ -154,15 +94,15 @@ func TestFirstTenMinutes(t *testing.T) {
 		}
 	}()
 	for _, s := range list {
-		at := fmt.Sprintf("first-ten-minutes.md:%d", s.line)
-		out, err := r.do(s.sh)
+		at := fmt.Sprintf("first-ten-minutes.md:%d", s.Line)
+		out, err := r.do(s.Text)
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", at, err, out)
 		}
-		if w := missing(out, s.want); w != "" {
+		if w := page.Missing(out, s.Want); w != "" {
 			t.Fatalf("%s: no line %q in\n%s", at, w, out)
 		}
-		down = strings.HasPrefix(s.sh, "cellkernel down")
+		down = strings.HasPrefix(s.Text, "cellkernel down")
 	}
 	if !down {
 		t.Error("the page leaves a kernel running")
