@@ -106,7 +106,8 @@ type group struct {
 
 // wanted reports whether one of the group's rows, or all of them, are.
 func (g *group) wanted(only []string) bool {
-	return len(only) == 0 || slices.Contains(only, g.name) ||
+	family, _, _ := strings.Cut(g.name, "-")
+	return len(only) == 0 || slices.Contains(only, g.name) || slices.Contains(only, family) ||
 		slices.ContainsFunc(g.rows, func(r row) bool { return slices.Contains(only, r.ID) })
 }
 

@@ -24,11 +24,13 @@ type Kernel struct {
 	PID int
 
 	lab    *Lab
+	site   *Site // where it runs; nil is this machine
 	cmd    *exec.Cmd
 	stderr tail
 	stdout tail
-	ended  chan struct{} // closed when the process has ended
-	err    error         // how; valid when ended is closed
+	ready  <-chan struct{} // closed when it has said so
+	ended  chan struct{}   // closed when the process has ended
+	err    error           // how; valid when ended is closed
 }
 
 // A Process is an object of "ps -o json".
@@ -55,12 +57,21 @@ func (l *Lab) Boot(ctx context.Context, name, genome string) (*Kernel, error) {
 
 // BootDir is Boot for a directory that has a genome.toml.
 func (l *Lab) BootDir(ctx context.Context, dir string, args ...string) (*Kernel, error) {
-	k := &Kernel{Dir: dir, lab: l, ended: make(chan struct{})}
+	k, err := l.begin(nil, dir, args...)
+	if err != nil {
+		return nil, err
+	}
+	return k, k.Ready(ctx)
+}
+
+// begin starts a kernel and waits for nothing.
+func (l *Lab) begin(at *Site, dir string, args ...string) (*Kernel, error) {
+	k := &Kernel{Dir: dir, lab: l, site: at, ended: make(chan struct{})}
 	k.cmd = exec.Command(l.Command, append([]string{"up", filepath.Join(dir, "genome.toml")}, args...)...)
-	k.cmd.Dir, k.cmd.Env, k.cmd.Stdout, k.cmd.Stderr = dir, l.environ(), &k.stdout, &k.stderr
+	k.cmd.Dir, k.cmd.Env, k.cmd.Stdout, k.cmd.Stderr = dir, at.environ(l), &k.stdout, &k.stderr
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not ended by our Ctrl-C but by Close
-	ready := k.stderr.saw("\nready ")
-	if err := k.cmd.Start(); err != nil {
+	k.ready = k.stderr.saw("\nready ")
+	if err := at.start(k.cmd); err != nil {
 		return nil, fmt.Errorf("boot kernel: %w", err)
 	}
 	k.PID = k.cmd.Process.Pid
@@ -69,12 +80,17 @@ func (l *Lab) BootDir(ctx context.Context, dir string, args ...string) (*Kernel,
 		k.err = k.cmd.Wait()
 		close(k.ended)
 	}()
+	return k, nil
+}
+
+// Ready waits until all is ready; else it kills the kernel.
+func (k *Kernel) Ready(ctx context.Context) error {
 	late := time.NewTimer(bootWithin)
 	defer late.Stop()
 	var err error
 	select {
-	case <-ready:
-		return k, nil
+	case <-k.ready:
+		return nil
 	case <-k.ended:
 		err = fmt.Errorf("it ended: %w", errors.Join(k.err, errors.New("without getting ready")))
 	case <-late.C:
@@ -83,7 +99,7 @@ func (l *Lab) BootDir(ctx context.Context, dir string, args ...string) (*Kernel,
 		err = ctx.Err()
 	}
 	k.kill()
-	return nil, fmt.Errorf("boot kernel: %w\n%s", err, k.stderr.String())
+	return fmt.Errorf("boot kernel: %w\n%s", err, k.stderr.String())
 }
 
 // Stderr returns what the kernel has written.
@@ -132,7 +148,9 @@ func (k *Kernel) Down(ctx context.Context) error {
 
 // Command runs a subcommand for this kernel.
 func (k *Kernel) Command(ctx context.Context, args ...string) (Result, error) {
-	return k.lab.Run(ctx, k.Dir, args...)
+	ctx, cancel := context.WithTimeout(ctx, commandWithin)
+	defer cancel()
+	return k.lab.execute(ctx, k.Dir, k.site.environ(k.lab), exec.CommandContext(ctx, k.lab.Command, args...))
 }
 
 // PS lists the processes.

@@ -33,6 +33,7 @@ type Lab struct {
 
 	kernels []*Kernel
 	count   int
+	mesh    []byte // the secret of its sites; nil until there is one
 }
 
 // New makes a lab under a new directory and builds the command and the cells
@@ -53,6 +54,7 @@ func New(ctx context.Context, repo string) (*Lab, error) {
 		"cmd/cellkernel", "examples/hello/greeter", "examples/hello/visitor", "examples/acceptance/cells/target",
 		"examples/acceptance/cells/target2", "examples/acceptance/cells/load", "examples/acceptance/cells/nasty",
 		"examples/acceptance/cells/rogue", "examples/acceptance/plugins/transport-uds",
+		"examples/acceptance/cells/echo", "examples/acceptance/cells/caller",
 	} {
 		if err := l.Build(ctx, pkg); err != nil {
 			return nil, errors.Join(err, l.Close())
@@ -137,17 +139,17 @@ func (l *Lab) RunAsNobody(ctx context.Context, dir string, args ...string) (Resu
 		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
-	return l.exec(ctx, dir, cmd)
+	return l.execute(ctx, dir, l.environ(), cmd)
 }
 
 // Exec is Run for any program and any time.
 func (l *Lab) Exec(ctx context.Context, dir, program string, args ...string) (Result, error) {
-	return l.exec(ctx, dir, exec.CommandContext(ctx, program, args...))
+	return l.execute(ctx, dir, l.environ(), exec.CommandContext(ctx, program, args...))
 }
 
-func (l *Lab) exec(ctx context.Context, dir string, cmd *exec.Cmd) (Result, error) {
+func (l *Lab) execute(ctx context.Context, dir string, env []string, cmd *exec.Cmd) (Result, error) {
 	var stdout, stderr tail
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, l.environ(), &stdout, &stderr
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &stdout, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 15 * time.Second
 	begin := time.Now()
