@@ -319,7 +319,12 @@ func (k *Kernel) speak(g *genome.Genome) error {
 	}
 	n := &k.network
 	n.speaks = true
-	n.wg.Go(func() { k.peers.Watch(n.life, func(cells []sdk.CellName) { k.golgi.PeersChanged(cells...) }) })
+	n.wg.Go(func() {
+		k.peers.Watch(n.life, func(cells []sdk.CellName) {
+			k.golgi.PeersChanged(cells...)
+			k.heard() // of silence, too
+		})
+	})
 	n.wg.Go(func() { k.announce(n.life, boot) })
 	return nil
 }

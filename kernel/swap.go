@@ -11,6 +11,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
 )
@@ -69,32 +70,37 @@ func (k *Kernel) revertNetwork(ctx context.Context) {
 func (k *Kernel) awaitCover(ctx context.Context, old string, others []genome.PluginRef) error {
 	timer := time.NewTimer(coverWait)
 	defer timer.Stop()
-	for {
+	for late := false; ; {
 		missing := k.uncovered(func(source string) bool {
 			return slices.ContainsFunc(others, func(r genome.PluginRef) bool { return r.Instance == source })
 		})
 		if len(missing) == 0 && k.synced(others) {
 			return nil
 		}
+		switch {
+		case late && len(missing) == 0:
+			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: no other one has a whole view after %s", old, coverWait)
+		case late:
+			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: nodes in use that no other one sees after %s: %s", old, coverWait, strings.Join(missing, ", "))
+		}
 		select {
 		case <-k.news:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			if len(missing) == 0 {
-				return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: no other one has a whole view after %s", old, coverWait)
-			}
-			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: nodes in use that no other one sees after %s: %s", old, coverWait, strings.Join(missing, ", "))
+			late = true
 		}
 	}
 }
 
-// uncovered names the nodes in use that none of these sources sees.
+// uncovered names the nodes in use that none of these sources sees. One that
+// nobody sees, and to which no link lives, is lost whether this ends or not.
 func (k *Kernel) uncovered(source func(string) bool) []string {
 	used := k.golgi.Partners(lately)
 	var missing []string
 	for _, r := range k.peers.Nodes() {
-		if r.Node == "" || !used[r.Node] {
+		dead := r.State != peers.StateVerified && !r.Routable && r.Links == 0
+		if r.Node == "" || !used[r.Node] || dead {
 			continue
 		}
 		covered := false

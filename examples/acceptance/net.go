@@ -30,14 +30,14 @@ func netBegin() []group {
 			{ID: "start-secret", What: "frames with the name of a cell, of a node, or a node's key", Bound: "0"},
 		}, tryStart},
 		{"net-swap", 20 * time.Minute, []row{
-			{ID: "swap-calls", What: "20 swaps of multicast and lighthouse at 2000 calls/s, half of them over a new link: failed calls", Bound: "0, 2000/s"},
+			{ID: "swap-calls", What: "20 swaps of multicast and lighthouse at 2000 calls/s, one of 20 over a new link: failed calls", Bound: "0, 2000/s"},
 			{ID: "swap-start", What: "a host started during each: exec to first call, the worst", Bound: "<= 3 s"},
 			{ID: "swap-kill", What: "a host killed during each: out of routing, the worst", Bound: "<= 10 s"},
 			{ID: "swap-table", What: "looks at the table in which a host that is up was missing", Bound: "0"},
 			{ID: "swap-refused", What: "discoveries that do not start or see nothing, by swap and by up: refused by name, the old one stays", Bound: "3 of 3, 0"},
 		}, trySwap},
 		{"net-transport", 5 * time.Minute, []row{
-			{ID: "swap-dialler", What: "transport-quic of the caller replaced by an edited genome, 400 calls/s, half over new links: failed calls", Bound: "0"},
+			{ID: "swap-dialler", What: "transport-quic of the caller replaced by an edited genome, 400 calls/s, one of 8 over a new link: failed calls", Bound: "0"},
 			{ID: "swap-listener", What: "the same, of the node that is called", Bound: "0"},
 			{ID: "swap-program", What: "transport-quic of both swapped for a program: failed calls", Bound: "0"},
 		}, tryTransport},

@@ -70,7 +70,7 @@ func (l *Lab) begin(at *Site, dir string, args ...string) (*Kernel, error) {
 	k.cmd = exec.Command(l.Command, append([]string{"up", filepath.Join(dir, "genome.toml")}, args...)...)
 	k.cmd.Dir, k.cmd.Env, k.cmd.Stdout, k.cmd.Stderr = dir, at.environ(l), &k.stdout, &k.stderr
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not ended by our Ctrl-C but by Close
-	k.ready = k.stderr.saw("\nready ")
+	k.ready = k.stderr.saw("ready     node")
 	if err := at.start(k.cmd); err != nil {
 		return nil, fmt.Errorf("boot kernel: %w", err)
 	}

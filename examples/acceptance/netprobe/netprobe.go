@@ -80,7 +80,7 @@ type Plan struct {
 	MS      uint32 `json:"ms"`      // deadline of a call
 	Bytes   uint32 `json:"bytes"`   // of each ball
 	Writes  bool   `json:"writes"`  // every other call is a write
-	Fresh   bool   `json:"fresh"`   // every other call is over a link of its own
+	Fresh   uint32 `json:"fresh"`   // every so many calls one is over a link of its own; 0: none
 }
 
 // A Report says how the calls of a load went.

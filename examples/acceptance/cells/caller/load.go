@@ -112,19 +112,20 @@ func (l *load) call(ctx context.Context, n uint64) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	odd := n%2 == 1
+	write := l.plan.Writes && n%2 == 1
+	fresh := l.plan.Fresh > 0 && n%uint64(l.plan.Fresh) == 0
 	ball := &netprobe.Ball{ID: l.first + n, Body: l.body}
 	var reply *netprobe.Ball
 	var err error
-	if fresh := odd && l.plan.Fresh; fresh {
-		reply, err = l.anew(ctx, ball)
+	if fresh {
+		reply, err = l.anew(ctx, ball, write)
 	} else {
-		reply, err = l.send(ctx, l.echo, ball, odd && l.plan.Writes)
+		reply, err = l.send(ctx, l.echo, ball, write)
 	}
 	if err == nil && (reply.ID != ball.ID || !bytes.Equal(reply.Body, l.body)) {
 		err = sdk.Errorf(sdk.CodeInternal, "reply to another call")
 	}
-	l.count(reply, err, time.Since(begun), limit, odd && l.plan.Fresh)
+	l.count(reply, err, time.Since(begun), limit, fresh)
 }
 
 func (l *load) send(ctx context.Context, c netprobe.EchoClient, b *netprobe.Ball, write bool) (*netprobe.Ball, error) {
@@ -136,7 +137,7 @@ func (l *load) send(ctx context.Context, c netprobe.EchoClient, b *netprobe.Ball
 
 // anew makes a call over a link that nothing else uses: as a process that has
 // just come to the kernel and then leaves.
-func (l *load) anew(ctx context.Context, b *netprobe.Ball) (*netprobe.Ball, error) {
+func (l *load) anew(ctx context.Context, b *netprobe.Ball, write bool) (*netprobe.Ball, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", os.Getenv(cell.EnvSocket))
 	if err != nil {
@@ -146,7 +147,7 @@ func (l *load) anew(ctx context.Context, b *netprobe.Ball) (*netprobe.Ball, erro
 	if err != nil {
 		return nil, err
 	}
-	reply, err := l.send(ctx, netprobe.NewEchoClient(m.Synapse(sdk.CellName(l.plan.Cell))), b, l.plan.Writes)
+	reply, err := l.send(ctx, netprobe.NewEchoClient(m.Synapse(sdk.CellName(l.plan.Cell))), b, write)
 	if cerr := m.Close(); err == nil {
 		err = cerr
 	}
