@@ -21,6 +21,8 @@ const (
 	beatPause    = 100 * time.Millisecond // after a change, for others to join it
 	announceWait = 3 * time.Second        // for a discovery to accept one
 	goodbyeWait  = time.Second            // for the last one
+	tellWait     = 3 * time.Second        // for others to be told of a new address
+	hearWait     = 500 * time.Millisecond // for them to hear it
 )
 
 // announce says what this node serves, at every beat and soon after a change,
@@ -68,6 +70,8 @@ type announcer struct {
 
 // say makes one announcement through all discoveries, side by side.
 func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool) {
+	a.k.network.saying(true)
+	defer a.k.network.saying(false)
 	a.seq++
 	said := identity.Announcement{
 		Boot: a.boot, Seq: a.seq, TTL: beatLife, Wire: wireMajor, Name: sdk.CellName(a.k.genomeNow().Kernel.Node), Goodbye: goodbye,
@@ -97,6 +101,56 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 	}
 	wg.Wait()
 	a.watch(moved)
+}
+
+// saying notes the begin and the end of an announcement.
+func (n *network) saying(begins bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.speaking = begins
+	if !begins {
+		n.said++
+		close(n.told)
+		n.told = make(chan struct{})
+	}
+}
+
+// tellOthers waits until others have had the time to hear where this node is
+// reached now. Nobody answers an announcement, so that is a guess; and to be
+// heard by nobody is no mistake.
+func (k *Kernel) tellOthers(ctx context.Context) error {
+	n := &k.network
+	if !n.speaks {
+		return nil
+	}
+	k.serves()
+	hctx, cancel := context.WithTimeout(ctx, tellWait)
+	defer cancel()
+	n.mu.Lock()
+	want := n.said + 1
+	if n.speaking { // of what was before
+		want++
+	}
+	n.mu.Unlock()
+	for hctx.Err() == nil {
+		n.mu.Lock()
+		said, told := n.said, n.told
+		n.mu.Unlock()
+		if said >= want {
+			break
+		}
+		select {
+		case <-told:
+		case <-hctx.Done():
+		}
+	}
+	heard := time.NewTimer(hearWait)
+	defer heard.Stop()
+	select {
+	case <-heard.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
 }
 
 // watch has the next announcement made when a listener is reached elsewhere.

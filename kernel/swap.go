@@ -134,6 +134,8 @@ func (k *Kernel) replacePlugin(ctx context.Context, spec catalog.Spec, force boo
 			s.Commit = k.sees
 		}
 	case plugin.KindTransport:
+		// Who does not know the new process when the old one leaves finds nobody.
+		s.Commit = func(ctx context.Context, _ catalog.Candidate) error { return k.tellOthers(ctx) }
 		s.Drain = func(ctx context.Context) { k.golgi.Release(ctx, spec.Name) }
 	}
 	return k.catalog.Replace(ctx, spec, s)

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cellkernel/cellkernel/examples/acceptance/lab"
@@ -188,16 +186,20 @@ func (p *pair) silent(ctx context.Context, f findings) error {
 	return err
 }
 
-// killAll kills all processes of the other host, so that nobody says goodbye.
+// killAll kills all processes of the other host: the kernel first, so that
+// nobody says goodbye, and what it leaves its sweeper kills at once.
 func (p *pair) killAll(ctx context.Context) error {
 	list, err := p.kFar.PS(ctx)
 	if err != nil {
 		return err
 	}
-	for _, x := range list { // the kernel is the first: nobody is started anew
-		err = errors.Join(err, p.kFar.Signal(lab.Process{Name: x.Name, Replica: x.Replica, PID: x.PID}, syscall.SIGKILL))
-	}
 	p.kFar.Kill()
+	_, err = until(ctx, callWithin, "the other host is empty", func() (bool, error) {
+		left, err := p.lab.Processes()
+		return !slices.ContainsFunc(left, func(x lab.Live) bool {
+			return slices.ContainsFunc(list, func(y lab.Process) bool { return x.PID == y.PID })
+		}), err
+	})
 	return err
 }
 

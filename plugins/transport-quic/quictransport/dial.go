@@ -224,7 +224,9 @@ func (c *checker) verify(state tls.ConnectionState) error {
 	}
 	got := sha256.Sum256(state.PeerCertificates[0].Raw)
 	if string(got[:]) != string(c.hint) {
-		c.err = sdk.Errorf(sdk.CodeDenied, "the peer's certificate is not the announced one: its hash begins with %x, not %x", got[:4], c.hint[:4])
+		// Unavailable, because time mends it: a process that has just taken the
+		// place of another one has a new certificate, and says so soon.
+		c.err = sdk.Errorf(sdk.CodeUnavailable, "the peer's certificate is not the announced one: its hash begins with %x, not %x", got[:4], c.hint[:4])
 		return c.err
 	}
 	return nil
