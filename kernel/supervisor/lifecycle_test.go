@@ -134,6 +134,30 @@ func (st *stage) start(t *testing.T, spec CellSpec) {
 
 func forever(int, *fakeChild) {}
 
+func TestWhoAwaitsAChangeLearnsOfItAfterItWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told atomic.Bool
+		s := newSupervisor(func(_ context.Context, spec Spec) (child, error) {
+			return &fakeChild{spec: spec, exited: make(chan struct{}), signals: make(chan syscall.Signal, 9)}, nil
+		}, Hooks{Event: func(st Status) {
+			if st.State == Ready {
+				time.Sleep(time.Second) // virtual
+				told.Store(true)
+			}
+		}}, nil)
+		defer s.Close(t.Context())
+		if err := s.Add(CellSpec{Name: "w", Argv: []string{"x"}, Replicas: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start(t.Context(), "w"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.WaitReady(t.Context(), "w"); err != nil || !told.Load() {
+			t.Errorf("error %v, told: %v", err, told.Load())
+		}
+	})
+}
+
 func TestCrashloopIsRetriedAndForgiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var cured atomic.Bool

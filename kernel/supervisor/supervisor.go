@@ -28,6 +28,7 @@ type Supervisor struct {
 	mu          sync.Mutex // guards the fields below and the statuses of all replicas
 	cells       map[sdk.CellName]*cell
 	changed     chan struct{} // closed at the next change of any status
+	telling     int           // changes whose event is being told: who awaits one learns of it later than who is told
 	incarnation uint64        // the last one given
 	closed      bool
 }
@@ -68,11 +69,15 @@ func (s *Supervisor) update(r *replica, change func(*Status)) {
 	s.mu.Lock()
 	change(&r.status)
 	status := r.status
-	s.signal()
+	s.telling++
 	s.mu.Unlock()
 	if s.hooks.Event != nil {
 		s.hooks.Event(status)
 	}
+	s.mu.Lock()
+	s.telling--
+	s.signal()
+	s.mu.Unlock()
 }
 
 // signal wakes whoever awaits a change. mu is held.
@@ -85,7 +90,7 @@ func (s *Supervisor) signal() {
 func (s *Supervisor) await(ctx context.Context, check func() bool) error {
 	for {
 		s.mu.Lock()
-		done, changed := check(), s.changed
+		done, changed := s.telling == 0 && check(), s.changed
 		s.mu.Unlock()
 		if done {
 			return nil

@@ -26,6 +26,7 @@ type recorder struct {
 	mu     sync.Mutex
 	lines  map[sdk.CellName][]string
 	events chan supervisor.Status
+	wrote  chan struct{} // of capacity 1: there are new lines
 }
 
 func (rec *recorder) hooks() supervisor.Hooks {
@@ -49,11 +50,40 @@ func (rec *recorder) output(r supervisor.Replica, stdout, stderr *os.File) <-cha
 				rec.mu.Lock()
 				rec.lines[r.Cell] = append(rec.lines[r.Cell], s.Text())
 				rec.mu.Unlock()
+				select {
+				case rec.wrote <- struct{}{}:
+				default:
+				}
 			}
 			f.Close()
 		}
 	}()
 	return done
+}
+
+// heard waits until a cell has written n lines that begin with prefix: its
+// processes are ready by the supervisor's rules before they have done anything.
+func (rec *recorder) heard(t *testing.T, name sdk.CellName, prefix string, n int) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		rec.mu.Lock()
+		have := 0
+		for _, line := range rec.lines[name] {
+			if strings.HasPrefix(line, prefix) {
+				have++
+			}
+		}
+		rec.mu.Unlock()
+		if have >= n {
+			return
+		}
+		select {
+		case <-rec.wrote:
+		case <-timeout:
+			t.Fatalf("%d lines of %q begin with %q, want %d", have, name, prefix, n)
+		}
+	}
 }
 
 // await returns the next event that is in a state.
@@ -74,7 +104,7 @@ func (rec *recorder) await(t *testing.T, want supervisor.State) supervisor.Statu
 
 func newSupervisor(t *testing.T, s *supervisor.Spawner, change func(*supervisor.Hooks)) (*supervisor.Supervisor, *recorder) {
 	t.Helper()
-	rec := &recorder{lines: make(map[sdk.CellName][]string), events: make(chan supervisor.Status, 10_000)}
+	rec := &recorder{lines: make(map[sdk.CellName][]string), events: make(chan supervisor.Status, 10_000), wrote: make(chan struct{}, 1)}
 	hooks := rec.hooks()
 	if change != nil {
 		change(&hooks)
@@ -115,6 +145,7 @@ func TestKilledReplicaComesBack(t *testing.T) {
 		if victim.PID == 0 || victim.Usage.RSS == 0 || victim.State != supervisor.Ready {
 			t.Fatalf("%+v", victim)
 		}
+		rec.heard(t, "w", "up", 3)
 		syscall.Kill(victim.PID, syscall.SIGKILL)
 		if b := rec.await(t, supervisor.Backoff); b.Reason != "killed by SIGKILL" || b.Index != 2 {
 			t.Errorf("%+v", b)
@@ -122,6 +153,7 @@ func TestKilledReplicaComesBack(t *testing.T) {
 		if err := sup.WaitReady(t.Context(), "w"); err != nil {
 			t.Fatal(err)
 		}
+		rec.heard(t, "w", "up", 4)
 		next := sup.List()[1]
 		if next.PID == victim.PID || next.Incarnation <= 3 || next.Restarts != 1 || next.Exit.Code != 137 {
 			t.Errorf("%+v", next)
@@ -335,6 +367,7 @@ func TestStopKillsTheDeafWithAllTheirDescendants(t *testing.T) {
 		if err := sup.WaitReady(t.Context(), "w"); err != nil {
 			t.Fatal(err)
 		}
+		rec.heard(t, "w", "pid", 3)
 		if err := sup.Stop(t.Context(), "w"); err != nil {
 			t.Fatal(err)
 		}
