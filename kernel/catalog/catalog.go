@@ -76,10 +76,14 @@ type State string
 const (
 	StateStarting State = "starting"
 	StateReady    State = "ready"
-	StateBackoff  State = "backoff" // failed, to be started again soon
-	StateFailed   State = "failed"  // given up until a restart is asked for
+	StateBackoff  State = "backoff"  // failed, to be started again soon
+	StateFailed   State = "failed"   // given up until a restart is asked for
+	StateDraining State = "draining" // it is being ended
 	StateStopped  State = "stopped"
 )
+
+// settled reports whether s is how a start has come out.
+func (s State) settled() bool { return s != StateStarting && s != StateDraining }
 
 // A Status describes one plugin at one moment.
 type Status struct {

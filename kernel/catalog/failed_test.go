@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,24 @@ func TestBudgetThenFailedThenRestart(t *testing.T) {
 	}
 	if s := status(t, c, "crash"); s.Restarts < 6 {
 		t.Errorf("no new start after the restart: %+v", s)
+	}
+}
+
+func TestStatesOfALife(t *testing.T) {
+	changed := make(chan catalog.Status, 1000)
+	c, err := start(t, catalog.Options{Changed: func(s catalog.Status) { changed <- s }}, spec("transport"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close(within(t, 10*time.Second))
+	close(changed)
+	var states []catalog.State
+	for s := range changed {
+		states = append(states, s.State)
+	}
+	want := []catalog.State{catalog.StateStarting, catalog.StateReady, catalog.StateDraining, catalog.StateStopped}
+	if !slices.Equal(states, want) {
+		t.Errorf("got %v, want %v", states, want)
 	}
 }
 

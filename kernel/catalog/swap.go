@@ -306,7 +306,7 @@ func (u *unit) replaceSerially(ctx context.Context, spec Spec, s Swap) error {
 	if err == nil || u.ctx.Err() != nil {
 		return err
 	}
-	again := u.outcome(context.WithoutCancel(ctx), func() bool { return u.status.State != StateStarting })
+	again := u.outcome(context.WithoutCancel(ctx), func() bool { return u.status.State.settled() })
 	if again != nil {
 		return fmt.Errorf("%w; and the old one does not come back: %v", err, again)
 	}

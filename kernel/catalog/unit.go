@@ -95,7 +95,7 @@ func (u *unit) set(state State, g *generation, err error) {
 	if err != nil {
 		u.status.LastError, u.wrong = err.Error(), sdk.CodeOf(err) == sdk.CodeInvalid
 	}
-	if state != StateStarting {
+	if state.settled() {
 		u.tried = true
 	}
 	u.status.Restarts = max(0, u.starts-1)
@@ -135,7 +135,7 @@ func (u *unit) run() {
 		}
 	}
 	if g != nil {
-		u.set(StateStarting, nil, nil) // calls wait for the end
+		u.set(StateDraining, nil, nil) // calls wait for the end
 		u.stop(g)
 	}
 	u.set(StateStopped, nil, nil)
@@ -362,7 +362,7 @@ func (u *unit) restart(ctx context.Context) error {
 	case u.requests <- struct{}{}:
 	default: // one is asked for already
 	}
-	return u.outcome(ctx, func() bool { return u.starts > before && u.status.State != StateStarting })
+	return u.outcome(ctx, func() bool { return u.starts > before && u.status.State.settled() })
 }
 
 // outcome waits until decided, which is called with the lock held.
