@@ -145,8 +145,21 @@ func (c *checker) axons(key []string, cell *Cell) {
 			}
 		}
 		c.oneOf(sub(key, "spread"), a.Spread, "score", "local", "even")
+		c.inheriting(key, a)
+	}
+}
+
+// inheriting checks what an axon has from [golgi] where it says nothing. What
+// is wrong there is one mistake, not one of each axon.
+func (c *checker) inheriting(key []string, a *Axon) {
+	g := c.g.Golgi
+	if a.Links != g.Links {
 		between(c, sub(key, "links"), a.Links, 1, 64)
+	}
+	if a.Retries != g.Retries {
 		between(c, sub(key, "retries"), a.Retries, 0, 2)
+	}
+	if a.Timeout != g.Deadline {
 		c.duration(sub(key, "timeout"), a.Timeout, time.Millisecond)
 	}
 }
