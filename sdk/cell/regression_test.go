@@ -82,14 +82,19 @@ func TestRetiredLinkWithStreamCloses(t *testing.T) {
 	}
 	before := cell.LinksOf(s)
 	cell.Retire(s)
-	time.Sleep(300 * time.Millisecond) // the new link is made
+	if v, err := s.Client(&echoDesc).Call(t.Context(), mEcho, &raw{[]byte("a")}); err != nil { // over the new link
+		t.Fatal(err)
+	} else {
+		v.Release()
+	}
 	st.CloseSend()
 	if _, err := st.Recv(); err == nil {
 		t.Fatal("want EOF")
 	}
-	time.Sleep(500 * time.Millisecond)
-	if n := cell.LinksOf(s); n > before {
-		t.Fatalf("%d links, before %d: the retired one stays open for ever", n, before)
+	for end := time.Now().Add(5 * time.Second); cell.LinksOf(s) > before; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d links, before %d: the retired one stays open for ever", cell.LinksOf(s), before)
+		}
 	}
 }
 
