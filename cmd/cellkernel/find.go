@@ -70,7 +70,7 @@ func (a *app) connectToChange(ctx context.Context) (*admin.Client, error) {
 	if c != nil || err != nil {
 		return c, err
 	}
-	if c, err = a.onlyOne(ctx); err != nil {
+	if c, err = onlyOne(ctx); err != nil {
 		return nil, err
 	}
 	defer c.Close()
@@ -209,15 +209,22 @@ func ours(dir string) bool {
 	return ok && int(st.Uid) == os.Getuid() && info.Mode().Perm()&0o022 == 0
 }
 
-// onlyOne returns the one kernel that this user runs.
+// onlyOne returns the one kernel that this user runs, and says which it is.
 func (a *app) onlyOne(ctx context.Context) (*admin.Client, error) {
+	c, err := onlyOne(ctx)
+	if err == nil {
+		fmt.Fprintf(a.stderr, "cellkernel: using the kernel of %s\n", printable(c.Version().Genome))
+	}
+	return c, err
+}
+
+func onlyOne(ctx context.Context) (*admin.Client, error) {
 	clients := running(ctx)
 	switch len(clients) {
 	case 0:
 		return nil, withHint(sdk.Errorf(sdk.CodeUnavailable, "find kernel: none is running"),
 			`start one with "cellkernel up" where a genome.toml is`)
 	case 1:
-		fmt.Fprintf(a.stderr, "cellkernel: using the kernel of %s\n", printable(clients[0].Version().Genome))
 		return clients[0], nil
 	}
 	var files []string
