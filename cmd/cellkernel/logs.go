@@ -40,7 +40,7 @@ func (a *app) logsCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&f.follow, "follow", "f", false, "go on with new lines as they are written")
 	cmd.Flags().StringVar(&f.since, "since", "", "only lines since a time (2006-01-02T15:04:05Z) or for a duration (10m)")
-	cmd.Flags().IntVar(&f.tail, "tail", 0, "only the last lines, so many (0: all)")
+	cmd.Flags().IntVar(&f.tail, "tail", 0, "only the last lines of each cell, plugin and the kernel, so many (0: all)")
 	a.outputFlag(cmd)
 	return cmd
 }
