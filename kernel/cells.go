@@ -179,7 +179,11 @@ func (k *Kernel) hooks() supervisor.Hooks {
 			return k.output(r, stdout, stderr)
 		},
 		Drain: func(ctx context.Context, r supervisor.Replica) error {
-			return k.golgi.Drain(ctx.Done(), golgi.Replica(r))
+			err := k.golgi.Drain(ctx.Done(), golgi.Replica(r))
+			if sdk.CodeOf(err) == sdk.CodeNotFound {
+				return nil // it does not speak the sdk, or has left: SIGTERM says enough
+			}
+			return err
 		},
 		Event: k.cellChanged,
 		LastLines: func(name sdk.CellName, index int) []string {
@@ -376,10 +380,19 @@ func (k *Kernel) logState(p admin.Process) {
 	case admin.StateBackoff, admin.StateCrashLoop, admin.StateFailed:
 		level = slog.LevelWarn
 	}
-	k.log.Log(context.Background(), level, string(p.State), "process", p.ID(), "pid", p.PID, "why", p.Detail)
+	about := []any{"process", p.ID()}
+	if p.PID != 0 {
+		about = append(about, "pid", p.PID)
+	}
+	if p.Detail != "" {
+		about = append(about, "why", p.Detail)
+	}
+	k.log.Log(context.Background(), level, string(p.State), about...)
 }
 
+// note tells people something, once: who shows events does not show the log's
+// lines below WARN.
 func (k *Kernel) note(text string) {
-	k.log.Warn(text)
+	k.log.Info(text)
 	k.journal.Publish(admin.Event{Kind: admin.EventNote, Time: time.Now(), Text: text})
 }

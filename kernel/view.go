@@ -40,25 +40,34 @@ func (k *Kernel) Version() admin.Version {
 func (k *Kernel) Status(context.Context) (*admin.Status, error) {
 	s := &admin.Status{
 		Posture: k.posture(), Version: k.Version(), Mesh: k.mesh(), Uptime: time.Since(k.begun).Milliseconds(), Problems: []string{}, Differs: []string{},
-		Plugins: k.plugins(), Cells: k.cellStatuses(),
+		Plugins: k.plugins(), Cells: k.cellStatuses(), LastEvent: k.journal.Last(),
 	}
 	k.mu.Lock()
-	s.State, s.Differs = k.state, slices.Clone(k.differs)
+	s.State, s.Differs = k.state, append(s.Differs, k.differs...)
 	k.mu.Unlock()
 	for _, c := range s.Cells {
 		if c.State != admin.StateReady && c.State != admin.StateDone && c.State != admin.StateStopped {
-			s.Problems = append(s.Problems, fmt.Sprintf("cell %s is %s: %s", c.Name, c.State, c.Detail))
+			s.Problems = append(s.Problems, problem("cell "+string(c.Name), c.State, c.Detail))
 		}
 	}
 	for _, p := range s.Plugins {
 		if p.State != admin.StateReady {
-			s.Problems = append(s.Problems, fmt.Sprintf("plugin %s-%s is %s: %s", p.Kind, p.Name, p.State, p.Detail))
+			s.Problems = append(s.Problems, problem(fmt.Sprintf("plugin %s-%s", p.Kind, p.Name), p.State, p.Detail))
 		}
 	}
 	if s.State == admin.StateReady && len(s.Problems) > 0 {
 		s.State = admin.StateFailed
 	}
 	return s, nil
+}
+
+// problem is one line of [admin.Status].Problems.
+func problem(what string, state admin.State, detail string) string {
+	text := what + " is " + string(state)
+	if detail != "" {
+		text += ": " + detail
+	}
+	return text
 }
 
 // Processes implements [admin.Viewer].

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/admin/admintest"
 	"github.com/cellkernel/cellkernel/kernel/config"
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -145,5 +146,38 @@ func TestDetachedChildRunsTheSamePlan(t *testing.T) {
 	want := []string{"up", "--report-fd=3", "--overlay=/b.toml", "--set=x.y=[1, 2]", "--no-deps", "--", "/a/genome.toml", "worker"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWatchedShowsEveryEventUntilTheEnd(t *testing.T) {
+	k := admintest.New()
+	k.Journal.Publish(admin.Event{Kind: admin.EventNote, Time: time.Now().Add(-time.Hour), Text: "long ago"})
+	const n = 40
+	for range 20 { // events that come with the answer are those that could be lost
+		var shown bytes.Buffer
+		err := watched(t.Context(), k, newView(&shown), func(kind admin.EventKind) bool { return kind == admin.EventBuild }, func() error {
+			for i := range n {
+				k.Journal.Publish(admin.Event{Kind: admin.EventBuild, Text: fmt.Sprintf("cell %d", i)})
+			}
+			k.S.LastEvent = k.Journal.Last()
+			return io.EOF
+		})
+		if lines := bytes.Count(shown.Bytes(), []byte("\n")); !errors.Is(err, io.EOF) || lines != n {
+			t.Fatalf("%v, %d lines, want %d:\n%s", err, lines, n, shown.Bytes())
+		}
+	}
+}
+
+func TestKernelLinesThatEventsSayAreNotSaidTwice(t *testing.T) {
+	for line, want := range map[string]bool{
+		"level=INFO msg=ready process=worker#1 pid=7":                 true,
+		`level=WARN msg=backoff process=worker#1 why="exit status 1"`: true,
+		`level=WARN msg="refused a link" from=@ error="parse header"`: false,
+		"level=WARN msg=drain replica=worker#1@3 error=deadline":      false,
+		`level=ERROR msg="write log" error="no space left on device"`: false,
+	} {
+		if got := saidByEvents(line); got != want {
+			t.Errorf("%s: got %v", line, got)
+		}
 	}
 }

@@ -270,8 +270,8 @@ func showLogs(ctx context.Context, k admin.Kernel, v *view, since time.Time) err
 		if rec.Kind == admin.KindCell && rec.Stream == "stdout" && mains[rec.Name] {
 			return nil
 		}
-		if rec.Kind == admin.KindKernel && strings.HasPrefix(rec.Text, "level=INFO") {
-			return nil // the events say it better
+		if rec.Kind == admin.KindKernel && saidByEvents(rec.Text) {
+			return nil
 		}
 		return v.log(rec)
 	})
@@ -310,12 +310,30 @@ func booted(ctx context.Context, k admin.Kernel) error {
 	return nil
 }
 
+// saidByEvents reports whether a line of the kernel's log is about something
+// that an event has said, and better.
+func saidByEvents(line string) bool {
+	if strings.HasPrefix(line, "level=INFO") {
+		return true
+	}
+	for _, s := range []admin.State{admin.StateBackoff, admin.StateCrashLoop, admin.StateFailed} {
+		if strings.HasPrefix(line, "level=WARN msg="+string(s)+" process=") {
+			return true
+		}
+	}
+	return false
+}
+
 // apply brings a running kernel in line with the plan.
 func (a *app) apply(ctx context.Context, k admin.Kernel, p admin.Plan) error {
 	v := newView(a.stderr)
 	ask := p
 	ask.DryRun = true
-	list, err := k.Apply(ctx, ask)
+	var list []admin.Change
+	err := watched(ctx, k, v, func(kind admin.EventKind) bool { return kind == admin.EventBuild }, func() (err error) {
+		list, err = k.Apply(ctx, ask)
+		return err
+	})
 	if err != nil {
 		return bootError(err)
 	}
@@ -326,30 +344,50 @@ func (a *app) apply(ctx context.Context, k admin.Kernel, p admin.Plan) error {
 	case p.DryRun:
 		return &exitError{exitChanges}
 	}
-	return watchApply(ctx, k, p, v)
-}
-
-// watchApply applies p and shows what happens until it is done.
-func watchApply(ctx context.Context, k admin.Kernel, p admin.Plan, v *view) error {
-	watch, stop := context.WithCancel(ctx)
-	var shows sync.WaitGroup
-	began := time.Now()
-	shows.Go(func() {
-		_ = k.Events(watch, 0, func(e admin.Event) error {
-			if e.Time.After(began) && e.Kind != admin.EventLost {
-				v.event(e)
-			}
-			return nil
-		})
+	err = watched(ctx, k, v, func(kind admin.EventKind) bool { return kind != admin.EventLost }, func() error {
+		_, err := k.Apply(ctx, p)
+		return err
 	})
-	_, err := k.Apply(ctx, p)
-	stop()
-	shows.Wait()
 	if err != nil {
 		return bootError(err)
 	}
 	v.note("done")
 	return nil
+}
+
+// errCaughtUp ends the reading of events.
+var errCaughtUp = errors.New("all events were read")
+
+// watched shows the events that happen while do runs, all of them, if they are
+// of a kind that counts.
+func watched(ctx context.Context, k admin.Kernel, v *view, counts func(admin.EventKind) bool, do func() error) error {
+	began := time.Now()
+	var seen uint64
+	show := func(e admin.Event) {
+		seen = e.Seq
+		if e.Time.After(began) && counts(e.Kind) {
+			v.event(e)
+		}
+	}
+	watch, stop := context.WithCancel(ctx)
+	var shows sync.WaitGroup
+	shows.Go(func() {
+		_ = k.Events(watch, 0, func(e admin.Event) error { show(e); return nil })
+	})
+	err := do()
+	stop()
+	shows.Wait()
+	late, enough := context.WithTimeout(ctx, logLimit)
+	defer enough()
+	if s, failed := k.Status(late); failed == nil && s.LastEvent > seen {
+		_ = k.Events(late, seen, func(e admin.Event) error {
+			if show(e); e.Seq >= s.LastEvent {
+				return errCaughtUp
+			}
+			return nil
+		})
+	}
+	return err
 }
 
 // dryRun says what a kernel that does not run yet would start.

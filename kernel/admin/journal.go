@@ -51,6 +51,13 @@ func (j *Journal) Close() {
 	}
 }
 
+// Last returns the sequence number of the newest event; 0 if there is none.
+func (j *Journal) Last() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.last
+}
+
 // Follow yields the events after sequence number after, then new ones, one at
 // a time and without holding any lock. It returns nil when ctx is done or the
 // journal is closed and read to its end, and yield's error if there is one.

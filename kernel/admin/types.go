@@ -110,6 +110,8 @@ type Status struct {
 	// Differs lists what was changed by hand and is not in the genome, one line
 	// each. The next Apply goes back to the genome.
 	Differs []string `json:"differs"`
+	// LastEvent is the sequence number of the newest event.
+	LastEvent uint64 `json:"last_event"`
 }
 
 // A CellStatus sums up a cell.
@@ -163,7 +165,7 @@ type LogQuery struct {
 	// plugin ("transport-quic"); none means all.
 	Sources []string
 	Since   time.Time // zero: from the beginning
-	Tail    int       // at most so many records before following; 0: all; at most MaxTail
+	Tail    int       // at most so many records of each log before following; 0: all; at most MaxTail
 	Follow  bool
 }
 
