@@ -17,7 +17,7 @@ import (
 
 // network is what happens between machines. "net" names all of its groups.
 func network() []group {
-	return slices.Concat(netBegin(), netTrouble())
+	return slices.Concat(netBegin(), netTrouble(), netLoad())
 }
 
 func netBegin() []group {
@@ -64,6 +64,19 @@ func netTrouble() []group {
 		{"net-six", 2 * time.Minute, []row{
 			{ID: "ipv6-calls", What: "hosts with IPv6 alone: failed calls, half over new links", Bound: "0"},
 		}, trySix},
+	}
+}
+
+func netLoad() []group {
+	return []group{
+		{"net-balance", 5 * time.Minute, []row{
+			{ID: "balance-work", What: "4 replicas on each of two hosts, concurrency 1, 20 ms a call, 64 in flight: answered by either", Bound: "40-60 %"},
+			{ID: "balance-echo", What: "echoes of 64 B, 8 in flight: answered on the caller's host", Bound: ">= 95 %"},
+		}, tryBalance},
+		{"net-link", 3 * time.Minute, []row{
+			{ID: "link-rate", What: "100 Mbit/s, 2 ± 2 ms, 0.5 % lost: calls/s of 64 B, 256 in flight, for 30 s", Bound: ">= 10000"},
+			{ID: "link-errors", What: "the same: failed calls", Bound: "0"},
+		}, tryLink},
 	}
 }
 

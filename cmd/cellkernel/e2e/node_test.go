@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/cmd/cellkernel/e2e/testdata/probe/api"
+	"github.com/cellkernel/cellkernel/examples/netlab"
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
@@ -36,6 +37,8 @@ type node struct {
 	dir string
 	run string // XDG_RUNTIME_DIR
 	env []string
+
+	host *netlab.Host // where its kernel runs; nil is this machine
 }
 
 // newNode makes a node. In the genome, PROBE is the probe's path, PLUGIN that
@@ -141,7 +144,11 @@ func (n *node) start(args ...string) *kernel {
 	n.t.Helper()
 	k := &kernel{n: n, cmd: n.command(context.Background(), args...), out: newOutput(), err: newOutput(), ended: make(chan struct{})}
 	k.cmd.Stdout, k.cmd.Stderr = k.out, k.err
-	if err := k.cmd.Start(); err != nil {
+	begin := k.cmd.Start
+	if n.host != nil {
+		begin = func() error { return n.host.Start(k.cmd) }
+	}
+	if err := begin(); err != nil {
 		n.t.Fatal(err)
 	}
 	go func() {
