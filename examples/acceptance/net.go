@@ -57,6 +57,12 @@ func netTrouble() []group {
 			{ID: "loss-first", What: "20 % loss each way: exec of the other host to the first call, the worst of 5", Bound: "<= 10 s"},
 			{ID: "loss-calls", What: "the same: 1000 calls that end well within 5 s", Bound: ">= 99 %"},
 		}, tryCut},
+		{"net-forged", 10 * time.Minute, []row{
+			{ID: "forged-route", What: "1000000 announcements replayed, altered and made up by a host: calls that fail or go elsewhere", Bound: "0, verified 1"},
+			{ID: "forged-table", What: "the same: rows of it in the table", Bound: "<= 64"},
+			{ID: "forged-memory", What: "the same: memory more of kernel and plugins", Bound: "<= 32 MiB"},
+			{ID: "forged-p99", What: "the same: p99 of calls by that before", Bound: "<= 2 x"},
+		}, tryForged},
 		{"net-move", 5 * time.Minute, []row{
 			{ID: "move-caller", What: "three changes of the caller's address at 400 calls/s: failed calls", Bound: "0"},
 			{ID: "move-called", What: "the same, of the host that is called", Bound: "0"},
