@@ -122,10 +122,17 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 		k.restoreStamps(before)
 		return changes(todo), nil
 	}
+	if k.stateNow() == admin.StateDraining {
+		return nil, sdk.Errorf(sdk.CodeUnavailable, "apply: the kernel is shutting down")
+	}
+	defer k.serves() // who listens may have changed, and whatever else is announced
+	if err := k.carryOut(ctx, g, wanted, todo); err != nil {
+		return changes(todo), err
+	}
 	k.mu.Lock()
 	k.origins, k.plan = origins, p
 	k.mu.Unlock()
-	return changes(todo), k.carryOut(ctx, g, wanted, todo)
+	return changes(todo), nil
 }
 
 // stamps returns the genome and what is known of the programs of its cells.

@@ -206,14 +206,31 @@ func (g *Golgi) admitForeign(h wire.LinkHeader, s *seat, mesh *identity.Mesh) (*
 	if _, err := sdk.ParseCellName(h.Cell); err != nil {
 		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: the caller names no cell", h.Wanted)
 	}
-	l := &link{from: sdk.CellName(h.Cell), to: s, foreign: &foreign{mesh: mesh, near: mesh == g.opt.Home, node: node, cell: sdk.CellName(h.Cell), since: time.Now()}}
+	l := &link{from: sdk.CellName(h.Cell), to: s, foreign: &foreign{mesh: mesh, near: mesh == g.opt.Home, node: node, claimed: node, cell: sdk.CellName(h.Cell), since: time.Now()}}
 	if !g.mayCall(l, s.id.Cell) {
 		return nil, sdk.Errorf(sdk.CodeDenied, "route to %.80q: its allow list has neither %.80q nor node %s", h.Wanted, h.Cell, node)
 	}
+	if g.comers >= maxLinks/2 || g.from[node] >= maxFromNode {
+		return nil, sdk.Errorf(sdk.CodeOverloaded, "route to %.80q: %d links of node %s, %d of all others are open", h.Wanted, g.from[node], node, g.comers-g.from[node])
+	}
+	g.comers++
+	g.from[node]++
 	g.nextID++
 	l.id = g.nextID // ids of other kernels mean nothing here
 	g.links[l.id] = l
 	return l, nil
+}
+
+// maxFromNode bounds the links that come in from one node, so that no member
+// can keep the others out. Half of all links are for this node's own cells.
+const maxFromNode = 8192
+
+// uncount takes back that a link came in from a node. The caller holds mu.
+func (g *Golgi) uncount(node sdk.NodeID) {
+	g.comers--
+	if g.from[node]--; g.from[node] == 0 {
+		delete(g.from, node)
+	}
 }
 
 // reachable reports whether a cell can be called through a door. The caller

@@ -15,6 +15,7 @@ import (
 type foreign struct {
 	mesh     *identity.Mesh
 	node     sdk.NodeID   // empty until it is proved where only an address was known
+	claimed  sdk.NodeID   // of a link that came in: who the header says it is from
 	cell     sdk.CellName // who calls, or who was called
 	peers    []sdk.NodeID // who may answer; none is every member
 	addr     sdk.Addr     // that was dialled
@@ -64,6 +65,9 @@ func (g *Golgi) question(s *seat, m channel.Message) {
 			err = errDenied(cert.Node)
 		}
 		answer := channel.Message{Type: channel.TypeAdmitted, ID: m.ID}
+		if err != nil && f.node != "" && f.addr.Scheme != "" && g.opt.Peers != nil {
+			g.opt.Peers.Failed(f.node, f.addr) // somebody else answers there
+		}
 		if err != nil {
 			answer.Failure = channel.FailureOf(err)
 			g.opt.Log.Warn("refused the other end of a link", "cell", s.String(), "other", string(f.cell), "error", err)
@@ -151,12 +155,23 @@ func (g *Golgi) Partners(within time.Duration) map[sdk.NodeID]bool {
 }
 
 // renew has links that are older than half a certificate's life made anew,
-// before what they were admitted by ends.
+// before what they were admitted by ends. Those whose caller does not let go
+// are cut when it has.
 func (g *Golgi) renew(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, l := range g.links {
-		if f := l.foreign; f != nil && !f.aged && now.Sub(f.since) > g.opt.LinkAge {
+		f := l.foreign
+		switch {
+		case f == nil:
+		case now.Sub(f.since) > identity.CertificateLife+identity.CertificateSlack:
+			why := sdk.Errorf(sdk.CodeDenied, "the certificates of the link have ended")
+			for _, s := range []*seat{l.caller, l.to} {
+				if s != nil {
+					s.cut(l.id, why)
+				}
+			}
+		case !f.aged && now.Sub(f.since) > g.opt.LinkAge:
 			f.aged = true
 			l.release()
 		}

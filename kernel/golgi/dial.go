@@ -131,7 +131,9 @@ func (g *Golgi) dial(s *seat, id uint64, m channel.Message) (*channel.Link, *os.
 		g.mu.Lock()
 		g.forgetOutgoing(id)
 		g.mu.Unlock()
-		g.tried(r, addr, err)
+		if c := sdk.CodeOf(err); c != sdk.CodeUnavailable && c != sdk.CodeOverloaded { // else it is the right one, and busy
+			g.tried(r, addr, err)
+		}
 		return nil, nil, unavailable(err, "dial %q", m.Name)
 	}
 	return &r.link, f, nil

@@ -116,6 +116,8 @@ type Golgi struct {
 	links    map[uint64]*link
 	past     map[pair]channel.LinkStats // of links that are over
 	partners map[sdk.NodeID]time.Time   // when the last link to a node ended
+	comers   int                        // links that came in from other kernels
+	from     map[sdk.NodeID]int         // the same by node
 	dropped  chan struct{}              // closed and replaced when a link is over
 }
 
@@ -166,7 +168,7 @@ func New(opt Options) *Golgi {
 		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
-		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}),
+		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}), from: make(map[sdk.NodeID]int),
 	}
 	g.wg.Go(g.pingAll)
 	return g

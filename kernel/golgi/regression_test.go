@@ -81,3 +81,38 @@ func TestOneNameTooManyDoesNotCostTheOthers(t *testing.T) {
 		t.Errorf("the others: %v", err)
 	}
 }
+
+func TestNewsDoNotPileUpBeforeWhoIsStopped(t *testing.T) {
+	r := newRig(t, nil)
+	r.g.Route("store", golgi.Routes{})
+	routes := golgi.Routes{Axons: leadsTo("store", "store")}
+	r.g.Route("shop", routes)
+	a, err := r.g.Attach(golgi.Replica{Cell: "shop", Index: 1, Incarnation: 1}, channel.Welcome{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Channel.Close()
+	ch, err := channel.FromFile(a.Channel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ch.Close()
+	for _, m := range []channel.Message{{Type: channel.TypeHello, Hello: &channel.Hello{Version: channel.Version}}, {Type: channel.TypeNeed, Name: "store"}} {
+		if err := ch.SendMessage(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, channel.MaxMessage)
+	for range 2 { // the welcome, and the first set: from here on nothing is read
+		if _, _, err := ch.RecvMessage(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20_000 {
+		r.g.Route("shop", routes) // which tells it again
+	}
+	ch.SetReadDeadline(time.Now().Add(long))
+	if m, _, err := ch.RecvMessage(buf); err != nil || m.Type != channel.TypeEndpoints || m.Endpoints == nil {
+		t.Errorf("got %+v, %v: want the latest set", m, err)
+	}
+}

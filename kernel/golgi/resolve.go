@@ -251,23 +251,31 @@ func (g *Golgi) tell(s *seat, name sdk.CellName) {
 	list, failure := g.endpoints(s, name)
 	if failure != nil {
 		m.Failure = channel.FailureOf(failure)
-		s.put(m, nil)
+		s.putNews(m)
 		return
 	}
 	m.Endpoints = &channel.Endpoints{}
+	size := 0
 	for _, e := range list {
+		if size += len(e.id) + perEndpoint; size > maxEndpoints {
+			break
+		}
 		if e.seat != nil {
 			m.Endpoints.Local = append(m.Endpoints.Local, e.id)
-		} else if len(m.Endpoints.Remote) < maxRemote {
+		} else {
 			m.Endpoints.Remote = append(m.Endpoints.Remote, channel.RemoteEndpoint{ID: e.id, Node: e.node, Replicas: e.replicas})
+			size += len(e.node) + perEndpoint
 		}
 	}
-	s.put(m, nil)
+	s.putNews(m)
 }
 
-// maxRemote bounds the nodes that a process is told of for one name: the
-// message must fit. Callers keep links to far fewer.
-const maxRemote = 128
+// The endpoints that a process is told of for one name are bounded in bytes:
+// the message must fit. Callers keep links to far fewer.
+const (
+	maxEndpoints = channel.MaxMessage - 4<<10
+	perEndpoint  = 24 // bytes of JSON around an id
+)
 
 // allowed reports whether s may call a cell of this kernel. The caller holds mu.
 func (g *Golgi) allowed(s *seat, cell sdk.CellName) bool {

@@ -30,6 +30,7 @@ type seat struct {
 	leaving bool // it is asked to drain
 	drained chan struct{}
 	needs   map[sdk.CellName]bool
+	news    map[sdk.CellName]channel.Message // endpoints that wait to be sent
 	dials   int
 	served  int // links it answers
 	pings   int // unanswered
@@ -57,7 +58,7 @@ func (g *Golgi) newSeat(id Replica, w channel.Welcome, ch *channel.Conn) *seat {
 	w.Cell, w.Replica, w.Incarnation = id.Cell, id.Index, id.Incarnation
 	return &seat{
 		g: g, id: id, ch: ch, welcome: w, serves: true, out: make(chan queued, seatQueue),
-		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool),
+		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool), news: make(map[sdk.CellName]channel.Message),
 	}
 }
 
@@ -111,6 +112,9 @@ func (s *seat) listen() {
 // speak sends what is queued.
 func (s *seat) speak() {
 	for q := range s.out {
+		if q.m.Type == channel.TypeEndpoints {
+			q.m = s.takeNews(q.m.Name)
+		}
 		var files []*os.File
 		if q.f != nil {
 			files = append(files, q.f)
@@ -121,6 +125,26 @@ func (s *seat) speak() {
 			s.ch.Close() // listen sees it
 		}
 	}
+}
+
+// putNews queues endpoints. Those of a name that wait to be sent are replaced:
+// however often they change, a process that is stopped has one set of each to
+// read. The caller holds Golgi.mu.
+func (s *seat) putNews(m channel.Message) {
+	_, waits := s.news[m.Name]
+	s.news[m.Name] = m
+	if !waits {
+		s.put(channel.Message{Type: channel.TypeEndpoints, Name: m.Name}, nil)
+	}
+}
+
+// takeNews returns the latest endpoints of a name.
+func (s *seat) takeNews(name sdk.CellName) channel.Message {
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	m := s.news[name]
+	delete(s.news, name)
+	return m
 }
 
 // put queues a message, and with it the ownership of f. A process that lets a
@@ -230,6 +254,9 @@ func (g *Golgi) over(s *seat, id uint64) {
 // drop forgets a link that is over. The caller holds mu.
 func (g *Golgi) drop(l *link) {
 	delete(g.links, l.id)
+	if l.to != nil && l.foreign != nil {
+		g.uncount(l.foreign.claimed)
+	}
 	close(g.dropped)
 	g.dropped = make(chan struct{})
 	g.unlinked(l.foreign)
