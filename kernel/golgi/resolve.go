@@ -18,8 +18,8 @@ const maxNeeds = 1024 // names one process may ask for
 // The caller holds mu.
 func (g *Golgi) need(s *seat, name sdk.CellName) {
 	if len(s.needs) >= maxNeeds && !s.needs[name] {
-		s.put(channel.Message{Type: channel.TypeEndpoints, Name: name, Failure: channel.FailureOf(
-			sdk.Errorf(sdk.CodeOverloaded, "resolve %.80q: the caller uses %d names, which is all it can", name, maxNeeds))}, nil)
+		s.putNews(channel.Message{Type: channel.TypeEndpoints, Name: name, Failure: channel.FailureOf(
+			sdk.Errorf(sdk.CodeOverloaded, "resolve %.80q: the caller uses %d names, which is all it can", name, maxNeeds))})
 		return
 	}
 	s.needs[name] = true
