@@ -3,7 +3,9 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -173,11 +175,7 @@ func (a *announcer) watch(moved []<-chan struct{}) {
 func (k *Kernel) discoveries() []string {
 	k.network.mu.Lock()
 	defer k.network.mu.Unlock()
-	var list []string
-	for name := range k.network.watches {
-		list = append(list, name)
-	}
-	return list
+	return slices.Collect(maps.Keys(k.network.watches))
 }
 
 // describe lists listeners and the cells that can be called through them. What

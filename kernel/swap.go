@@ -77,10 +77,9 @@ func (k *Kernel) awaitCover(ctx context.Context, old string, others []genome.Plu
 		if len(missing) == 0 && k.synced(others) {
 			return nil
 		}
-		switch {
-		case late && len(missing) == 0:
+		if late && len(missing) == 0 {
 			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: no other one has a whole view after %s", old, coverWait)
-		case late:
+		} else if late {
 			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: nodes in use that no other one sees after %s: %s", old, coverWait, strings.Join(missing, ", "))
 		}
 		select {

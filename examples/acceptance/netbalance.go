@@ -25,7 +25,7 @@ func tryBalance(ctx context.Context, l *lab.Lab, f findings) (err error) {
 		{"balance-work", "replicas = 4\nconcurrency = 1", `, "-pause", "20ms"`, 64, 64, func(near float64) bool { return near >= 0.4 && near <= 0.6 }},
 		{"balance-echo", "", "", 8, 64, func(near float64) bool { return near >= 0.95 }},
 	} {
-		if err := balance(ctx, l, try.cell, try.args, netprobe.Plan{Cell: "twin", Callers: try.callers, MS: 10_000, Bytes: try.bytes}, func(r *netprobe.Report) {
+		if err := balance(ctx, l, [2]string{try.cell, try.args}, netprobe.Plan{Cell: "twin", Callers: try.callers, MS: 10_000, Bytes: try.bytes}, func(r *netprobe.Report) {
 			near := r.Share("near")
 			f.add(try.id, try.ok(near) && r.Failed() == 0, "%.1f %% here, %.1f %% there, %d of %d failed %s", 100*near, 100*r.Share("far"), r.Failed(), r.Calls, strings.Join(r.Texts[:min(1, len(r.Texts))], ""))
 		}); err != nil {
@@ -35,8 +35,9 @@ func tryBalance(ctx context.Context, l *lab.Lab, f findings) (err error) {
 	return nil
 }
 
-// balance runs one load over a cell "twin" of both hosts.
-func balance(ctx context.Context, l *lab.Lab, cell, args string, p netprobe.Plan, judge func(*netprobe.Report)) (err error) {
+// balance runs one load over a cell "twin" of both hosts: more of its section,
+// and more arguments of its program.
+func balance(ctx context.Context, l *lab.Lab, twin [2]string, p netprobe.Plan, judge func(*netprobe.Report)) (err error) {
 	w, err := newWorld(l)
 	if err != nil {
 		return err
@@ -46,13 +47,13 @@ func balance(ctx context.Context, l *lab.Lab, cell, args string, p netprobe.Plan
 	if err != nil {
 		return err
 	}
-	twin := func(by string) string {
-		return strings.Replace(echoCell("twin", by, cell), `, "-by"`, args+`, "-by"`, 1)
+	cell := func(by string) string {
+		return strings.Replace(echoCell("twin", by, twin[0]), `, "-by"`, twin[1]+`, "-by"`, 1)
 	}
-	if _, err := sites[1].Boot(ctx, genome("far", byMulticast, twin("far"))); err != nil {
+	if _, err := sites[1].Boot(ctx, genome("far", byMulticast, cell("far"))); err != nil {
 		return err
 	}
-	k, err := sites[0].Boot(ctx, genome("near", byMulticast, twin("near"), callerCell("", "twin")))
+	k, err := sites[0].Boot(ctx, genome("near", byMulticast, cell("near"), callerCell("", "twin")))
 	if err != nil {
 		return err
 	}
