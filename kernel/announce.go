@@ -72,8 +72,9 @@ type announcer struct {
 
 // say makes one announcement through all discoveries, side by side.
 func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool) {
-	a.k.network.saying(true)
-	defer a.k.network.saying(false)
+	for _, said := range a.k.network.takeWaiting() {
+		defer close(said)
+	}
 	a.seq++
 	said := identity.Announcement{
 		Boot: a.boot, Seq: a.seq, TTL: beatLife, Wire: wireMajor, Name: sdk.CellName(a.k.genomeNow().Kernel.Node), Goodbye: goodbye,
@@ -105,46 +106,32 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 	a.watch(moved)
 }
 
-// saying notes the begin and the end of an announcement.
-func (n *network) saying(begins bool) {
+// takeWaiting returns who waits for an announcement that has not begun.
+func (n *network) takeWaiting() []chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.speaking = begins
-	if !begins {
-		n.said++
-		close(n.told)
-		n.told = make(chan struct{})
-	}
+	list := n.waiting
+	n.waiting = nil
+	return list
 }
 
 // tellOthers waits until others have had the time to hear where this node is
 // reached now. Nobody answers an announcement, so that is a guess; and to be
 // heard by nobody is no mistake.
 func (k *Kernel) tellOthers(ctx context.Context) error {
-	n := &k.network
+	n, said := &k.network, make(chan struct{})
 	if !n.speaks {
 		return nil
 	}
-	k.serves()
-	hctx, cancel := context.WithTimeout(ctx, tellWait)
-	defer cancel()
 	n.mu.Lock()
-	want := n.said + 1
-	if n.speaking { // of what was before
-		want++
-	}
+	n.waiting = append(n.waiting, said)
 	n.mu.Unlock()
-	for hctx.Err() == nil {
-		n.mu.Lock()
-		said, told := n.said, n.told
-		n.mu.Unlock()
-		if said >= want {
-			break
-		}
-		select {
-		case <-told:
-		case <-hctx.Done():
-		}
+	k.serves()
+	tctx, cancel := context.WithTimeout(ctx, tellWait)
+	defer cancel()
+	select {
+	case <-said:
+	case <-tctx.Done():
 	}
 	heard := time.NewTimer(hearWait)
 	defer heard.Stop()

@@ -32,11 +32,7 @@ type network struct {
 	mu      sync.Mutex // guards all below
 	doors   []door
 	watches map[string]*watch // by the instance of the discovery
-	// Announcements: how many were made, a channel that is closed and replaced
-	// with each, and whether one is being made.
-	said     uint64
-	told     chan struct{}
-	speaking bool
+	waiting []chan struct{}   // closed when the next announcement has been made
 }
 
 // A door is a listener by which other machines come in.
@@ -53,7 +49,7 @@ type watch struct {
 
 // begin says how long what is opened lives, and who waits for its end.
 func (n *network) begin(life context.Context, wg *sync.WaitGroup) {
-	n.life, n.wg, n.told = life, wg, make(chan struct{})
+	n.life, n.wg = life, wg
 	n.plugins, n.watches = make(map[string]catalog.Spec), make(map[string]*watch)
 }
 
