@@ -132,13 +132,3 @@ func (k *kernel) down() error {
 	<-k.ended
 	return nil
 }
-
-// ask runs a command of cellkernel for this kernel.
-func (k *kernel) ask(ctx context.Context, stdout io.Writer, args ...string) error {
-	cmd := exec.CommandContext(ctx, k.s.bin("cellkernel"), args...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = k.dir, k.s.environ(), stdout, os.Stderr
-	if err := k.on.start(cmd); err != nil {
-		return err
-	}
-	return cmd.Wait()
-}
