@@ -107,6 +107,9 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 	}
 	k.changing.Lock()
 	defer k.changing.Unlock()
+	if p.DryRun {
+		return k.foresee(g, wanted)
+	}
 	old, before := k.stamps()
 	if err := k.build(ctx, g, wanted); err != nil {
 		return nil, err
@@ -117,10 +120,6 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 		if before[name] != "" && before[name] != after[name] {
 			todo = rebuilt(todo, name)
 		}
-	}
-	if p.DryRun {
-		k.restoreStamps(before)
-		return changes(todo), nil
 	}
 	if k.stateNow() == admin.StateDraining {
 		return nil, sdk.Errorf(sdk.CodeUnavailable, "apply: the kernel is shutting down")
@@ -135,6 +134,23 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 	return changes(todo), nil
 }
 
+// foresee lists what Apply would do. It writes nothing: what has to be built
+// is known by its sources.
+func (k *Kernel) foresee(g *genome.Genome, wanted []sdk.CellName) ([]admin.Change, error) {
+	stale, err := k.opt.Stale(g.Packages(wanted), k.dirs.bin)
+	if err != nil {
+		return nil, err
+	}
+	old, before := k.stamps()
+	todo := k.steps(old, g, wanted)
+	for _, name := range stale {
+		if before[name] != "" {
+			todo = rebuilt(todo, name)
+		}
+	}
+	return changes(todo), nil
+}
+
 // stamps returns the genome and what is known of the programs of its cells.
 func (k *Kernel) stamps() (*genome.Genome, map[sdk.CellName]string) {
 	k.mu.Lock()
@@ -144,16 +160,6 @@ func (k *Kernel) stamps() (*genome.Genome, map[sdk.CellName]string) {
 		m[n] = b.stamp
 	}
 	return k.genome, m
-}
-
-// restoreStamps forgets a build whose result does not run yet.
-func (k *Kernel) restoreStamps(m map[sdk.CellName]string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for n, b := range k.built {
-		b.stamp = m[n]
-		k.built[n] = b
-	}
 }
 
 // steps lists what leads from what runs to what is wanted.

@@ -50,12 +50,7 @@ type binary struct {
 
 // build makes the programs of cells and notes what they are.
 func (k *Kernel) build(ctx context.Context, g *genome.Genome, names []sdk.CellName) error {
-	var cells []*genome.Cell
-	for _, n := range names {
-		if c := g.Cells[n]; c.Package != "" {
-			cells = append(cells, c)
-		}
-	}
+	cells := g.Packages(names)
 	if len(cells) == 0 {
 		return nil
 	}

@@ -48,6 +48,8 @@ type Options struct {
 	// Build makes the programs of cells that have a package, in dir, and
 	// returns their paths.
 	Build func(ctx context.Context, cells []*genome.Cell, dir string, say func(string)) (map[sdk.CellName]string, error)
+	// Stale lists the cells whose programs Build would make anew. It writes nothing.
+	Stale func(cells []*genome.Cell, dir string) ([]sdk.CellName, error)
 	// Load reads a plan's sources again, for Apply.
 	Load   func(admin.Plan) (*genome.Genome, []admin.Setting, error)
 	Stdout io.Writer // gets what the main job writes to its standard output

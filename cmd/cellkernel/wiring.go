@@ -68,7 +68,7 @@ func bootKernel(_ context.Context, o bootOptions) (runner, error) {
 	}
 	return kernel.New(kernel.Options{
 		Plan: o.Plan, Genome: o.Genome, Origins: settings(o.Origins), Version: o.Version, Self: self, Stdout: o.Stdout,
-		Bundled: bundled, Build: buildCells,
+		Bundled: bundled, Build: buildCells, Stale: staleCells,
 		Load: func(p admin.Plan) (*genome.Genome, []admin.Setting, error) {
 			g, origins, err := load(p)
 			var conf *configError

@@ -134,3 +134,14 @@ type Plugin struct {
 	Limits Limits         `json:"limits"`
 	Config map[string]any `json:"config" genome:"rest"` // everything else, values as in JSON
 }
+
+// Packages returns those of these cells that have a package to build.
+func (g *Genome) Packages(names []sdk.CellName) []*Cell {
+	var cells []*Cell
+	for _, n := range names {
+		if c := g.Cells[n]; c.Package != "" {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}

@@ -83,6 +83,22 @@ func Cells(ctx context.Context, jobs []Job, opts Options) ([]Result, error) {
 	return results, errors.Join(errs...)
 }
 
+// Stale says for each job that [Cells] would build why it would. It runs and
+// writes nothing, so it can not know whether building will succeed.
+func Stale(jobs []Job, opts Options) (map[string]string, error) {
+	b := newBuilder(opts)
+	why := map[string]string{}
+	for _, j := range jobs {
+		if err := j.check(); err != nil {
+			return nil, err
+		}
+		if text := b.stale(j); text != "" {
+			why[j.Name] = text
+		}
+	}
+	return why, nil
+}
+
 func (j Job) check() error {
 	switch {
 	case !filepath.IsAbs(j.Dir) || !filepath.IsAbs(j.Out):

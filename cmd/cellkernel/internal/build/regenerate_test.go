@@ -1,6 +1,8 @@
 package build_test
 
 import (
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +45,27 @@ func (p *project) useSDK() {
 	}
 }
 
+// tree lists all files with sizes and times.
+func (p *project) tree() string {
+	p.t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(p.root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&b, path, info.Size(), info.ModTime().UnixNano())
+		return nil
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestStaleGeneratedCodeIsWrittenFirst(t *testing.T) {
 	p := newProject(t, map[string]string{
 		"a/main.go":      "package main\n\nimport \"example.test/shop/hello\"\n\nfunc main() { print(len(new(hello.Greeting).AppendFlat(nil)) > 0) }\n",
@@ -72,6 +95,14 @@ func TestStaleGeneratedCodeIsWrittenFirst(t *testing.T) {
 	}
 	step("nothing is there", true, "build a: it is not built yet", "regenerate hello: ", "greeter_cell.go", "messages_cell.go")
 	p.write("hello/hello.go", strings.Replace(serviceSource, "Text string", "Text string; PID int64", 1))
+	before := p.tree()
+	why, err := build.Stale(p.jobs, build.Options{Env: p.env})
+	if err != nil || why["a"] == "" || why["b"] != "" {
+		t.Errorf("what is stale: got %q, %v; want a alone", why, err)
+	}
+	if after := p.tree(); after != before {
+		t.Errorf("asking has written:\n%s\nwas\n%s", after, before)
+	}
 	step("a field more", true, "hello changed", "regenerate hello: ")
 	p.remove("hello/messages_cell.go")
 	step("generated file deleted", true, "regenerate hello: messages_cell.go")
@@ -79,7 +110,7 @@ func TestStaleGeneratedCodeIsWrittenFirst(t *testing.T) {
 	step("a file that declares nothing", false, "build a: ")
 
 	p.write("hello/hello.go", strings.Replace(serviceSource, "Text string", "Text int32", 1))
-	_, err := p.cells()
+	_, err = p.cells()
 	if err == nil || !strings.Contains(err.Error(), `build cell "a": `) || !strings.Contains(err.Error(), "Text") {
 		t.Errorf("a field changed its type: %v", err)
 	}
