@@ -191,7 +191,7 @@ func TestTwentySwapsUnderCalls(t *testing.T) {
 			if k.use == "tcp" {
 				swap.Drain = atOnce
 			}
-			for i := range 20 {
+			for i := range swaps {
 				pid := c.Status()[0].PID
 				if err := c.Replace(within(t, 30*time.Second), named(k.kind, k.use), swap); err != nil {
 					t.Fatalf("swap %d: %v", i, err)
@@ -206,7 +206,7 @@ func TestTwentySwapsUnderCalls(t *testing.T) {
 			}
 			stop()
 			wg.Wait()
-			if wrong.Load() > 0 || calls.Load() < 20 {
+			if wrong.Load() > 0 || calls.Load() < swaps {
 				t.Errorf("%d of %d calls failed", wrong.Load(), calls.Load())
 			}
 			c.Close(t.Context())

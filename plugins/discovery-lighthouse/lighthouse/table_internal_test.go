@@ -235,7 +235,8 @@ func resident(t *testing.T) int {
 // who is there where it is.
 func TestFlood(t *testing.T) {
 	forged, keys, o := 1_000_000, 8000, Options{}
-	if testing.Short() {
+	short := testing.Short() || raced // then memory means nothing
+	if short {
 		forged, keys, o.Limits = 50_000, 600, DefaultLimits()
 		o.Limits.Nodes = 300
 	}
@@ -278,10 +279,9 @@ func TestFlood(t *testing.T) {
 		t.Fatal("the flood never ended")
 	}
 	debug.FreeOSMemory() // of the garbage that this test made
-	// With -short, which is for the race detector as well, memory means nothing.
 	grown, st := resident(t)-before, s.Stats()
 	t.Logf("%d datagrams: %d nodes, %d KiB grown", st.Received, st.Nodes, grown>>10)
-	if st.Nodes != s.limits.Nodes || grown > 32<<20 && !testing.Short() || st.Strangers != uint64(forged) {
+	if st.Nodes != s.limits.Nodes || grown > 32<<20 && !short || st.Strangers != uint64(forged) {
 		t.Errorf("grown by %d bytes; %+v", grown, st)
 	}
 	if r := s.table.rows[honestID]; r == nil || r.gone || r.from != honest {

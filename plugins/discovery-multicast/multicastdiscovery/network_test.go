@@ -151,7 +151,7 @@ func TestFloodOverTheNetwork(t *testing.T) {
 	evil := l.machine().plug("10.7.0.3/24")
 	evil.ip("route", "add", "default", "dev", "eth0")
 	evil.run("env", flooder+"=300000", os.Args[0])
-	if grown := memory(t, a.client.Info().PID) - before; grown > 32<<10 {
+	if grown := memory(t, a.client.Info().PID) - before; grown > 32<<10 && !raced {
 		t.Errorf("the plugin grew by %d KiB", grown)
 	} else {
 		t.Logf("the plugin grew by %d KiB", grown)
