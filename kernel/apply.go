@@ -124,7 +124,7 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 	if k.stateNow() == admin.StateDraining {
 		return nil, sdk.Errorf(sdk.CodeUnavailable, "apply: the kernel is shutting down")
 	}
-	defer k.serves() // who listens may have changed, and whatever else is announced
+	defer k.network.Changed() // who listens may have changed, and whatever else is announced
 	if err := k.carryOut(ctx, g, wanted, todo); err != nil {
 		return changes(todo), err
 	}
@@ -258,7 +258,7 @@ func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, wanted []sdk.Ce
 func (k *Kernel) applyNetwork(ctx context.Context, old, g *genome.Genome, wanted []sdk.CellName) error {
 	merged := *old
 	merged.Golgi.Discovery, merged.Plugins, merged.Cells = g.Golgi.Discovery, g.Plugins, g.Cells
-	if err := k.syncNetwork(ctx, &merged, wanted, false); err != nil {
+	if err := k.network.Sync(ctx, &merged, wanted, false); err != nil {
 		k.revertNetwork(ctx)
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/probe"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
@@ -17,34 +18,7 @@ const byHand = supervisor.MaxReplicas + 1
 
 // Describe implements [admin.Caller].
 func (k *Kernel) Describe(ctx context.Context, name sdk.CellName) ([]admin.Method, error) {
-	return methodsOf(ctx, k.caller, name)
-}
-
-// methodsOf asks a cell what it serves.
-func methodsOf(ctx context.Context, m *cell.Membrane, name sdk.CellName) ([]admin.Method, error) {
-	services, err := m.Synapse(name).Services(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list := []admin.Method{}
-	for _, s := range services {
-		for _, m := range s.Methods {
-			list = append(list, admin.Method{Service: s.Name, Name: m.Name, Streams: streams(cell.Shape(m.Shape))})
-		}
-	}
-	return list, nil
-}
-
-func streams(s cell.Shape) string {
-	switch s {
-	case cell.ServerStream:
-		return "server"
-	case cell.ClientStream:
-		return "client"
-	case cell.Bidi:
-		return "both"
-	}
-	return ""
+	return probe.Methods(ctx, k.caller, name)
 }
 
 // Call implements [admin.Caller].
@@ -101,4 +75,22 @@ func (k *Kernel) Launch(ctx context.Context, name sdk.CellName, command []string
 		Command: command, Dir: c.Dir,
 		Env: append(environ(c), cell.EnvSocket+"="+k.dirs.control, cell.EnvToken+"="+token),
 	}, nil
+}
+
+// Peers implements [admin.Prober].
+func (k *Kernel) Peers(ctx context.Context) (*admin.Peers, error) {
+	<-k.started
+	return k.probe.Peers(ctx)
+}
+
+// Ping implements [admin.Prober].
+func (k *Kernel) Ping(ctx context.Context, r admin.PingRequest, yield func(admin.Pulse) error) error {
+	<-k.started
+	return k.probe.Ping(ctx, r, yield)
+}
+
+// Explain implements [admin.Prober].
+func (k *Kernel) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Explanation, error) {
+	<-k.started
+	return k.probe.Explain(ctx, q)
 }

@@ -348,9 +348,7 @@ func (k *Kernel) pluginChanged(s catalog.Status) {
 	p := pluginProcess(s)
 	k.logState(p)
 	k.journal.Publish(admin.Event{Kind: admin.EventState, Process: &p})
-	if s.Kind == plugin.KindDiscovery {
-		k.discoveryChanged(s)
-	}
+	k.network.PluginChanged(s)
 }
 
 // cellChanged publishes a replica's state, and with it that of its cell.

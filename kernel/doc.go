@@ -5,6 +5,8 @@
 //	supervisor   cells, and all other child processes
 //	catalog      plugins
 //	golgi        names, links, who may call whom
+//	network      what leads off this machine: doors, discoveries, announcements
+//	probe        other nodes, looked at for people
 //	vacuole      logs
 //	admin        the API on a Unix socket
 //

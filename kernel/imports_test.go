@@ -37,6 +37,8 @@ kernel/supervisor:            sdk sdk/channel kernel/genome kernel/vacuole golan
 kernel/vacuole:
 kernel/books:                 sdk
 kernel/node:                  sdk sdk/cell sdk/flat
+kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers
+kernel/probe:                 sdk sdk/cell sdk/wire kernel/admin kernel/genome kernel/golgi kernel/network kernel/node kernel/peers
 kernel/metrics:               github.com/prometheus/client_golang
 kernel/admin:                 sdk
 kernel/admin/admintest:       sdk kernel/admin
@@ -188,6 +190,7 @@ func TestTheImportTableRefuses(t *testing.T) {
 		"kernel/golgi":          {"kernel/supervisor", "sdk/cell", "sdk/plugin"},
 		"kernel/supervisor":     {"kernel/golgi", "kernel/admin"},
 		"kernel/vacuole":        {"sdk"},
+		"kernel/network":        {"kernel", "kernel/probe", "sdk/cell"},
 		"kernel/books":          {"sdk/plugin"},
 		"kernel":                {"cmd/cellkernel", "plugins/transport-uds/udstransport", "google.golang.org/grpc"},
 		"plugins/transport-uds": {"kernel", "plugins/ledger-json", "sdk/cell"},

@@ -18,7 +18,9 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
 	"github.com/cellkernel/cellkernel/kernel/membership"
+	"github.com/cellkernel/cellkernel/kernel/network"
 	"github.com/cellkernel/cellkernel/kernel/peers"
+	"github.com/cellkernel/cellkernel/kernel/probe"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -71,15 +73,13 @@ type Kernel struct {
 	cells     *supervisor.Supervisor
 	catalog   *catalog.Catalog
 	peers     *peers.Table
-	network   network
-	rtts      rtts // to other nodes
 	golgi     *golgi.Golgi
+	network   *network.Network
+	probe     *probe.Prober
 	caller    *cell.Membrane // the kernel as a caller of cells
 	golgiCell *cell.Membrane // the kernel as the cell "golgi"
 
 	down     chan admin.DownRequest // capacity 1
-	served   chan struct{}          // capacity 1: what this node serves has changed
-	news     chan struct{}          // capacity 1: a discovery has seen something
 	drained  chan struct{}          // closed when nothing but the kernel is left
 	started  chan struct{}          // closed when the parts above exist
 	launches atomic.Uint64
@@ -105,7 +105,7 @@ func New(opt Options) *Kernel {
 	}
 	return &Kernel{
 		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
-		down: make(chan admin.DownRequest, 1), served: make(chan struct{}, 1), news: make(chan struct{}, 1), drained: make(chan struct{}), started: make(chan struct{}),
+		down: make(chan admin.DownRequest, 1), drained: make(chan struct{}), started: make(chan struct{}),
 		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
 		last: make(map[sdk.CellName]map[int]supervisor.Status), state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
 	}
@@ -130,7 +130,7 @@ func (k *Kernel) Run(ctx context.Context) (exit int, err error) {
 	// new ones.
 	serving, unlisten := context.WithCancel(context.WithoutCancel(ctx))
 	defer unlisten()
-	k.network.begin(serving, &wg)
+	k.network.Begin(serving, &wg)
 	wg.Go(func() { booted <- k.boot(life, serving, ended, &wg) })
 	exit, request, err := k.await(ctx, booted, ended)
 	stop()
@@ -262,17 +262,17 @@ func (k *Kernel) awaitMain(ctx context.Context, main sdk.CellName, ended chan<- 
 // local links and, if a cell needs it, what leads off this machine.
 func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) error {
 	g, wanted := k.opt.Genome, k.wantedCells()
-	far := networked(g, wanted)
+	far := network.Plugins(g, wanted)
 	var specs []catalog.Spec
 	for _, r := range g.Selected() {
 		if !r.Networked() || len(far) > 0 {
-			specs = append(specs, specOf(r))
+			specs = append(specs, network.SpecOf(r))
 		}
 	}
 	if err := k.catalog.Start(ctx, specs...); err != nil {
 		return err
 	}
-	k.network.started(far)
+	k.network.Started(far)
 	local, err := k.catalog.Transport("uds")
 	if err != nil {
 		return err
@@ -287,7 +287,7 @@ func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) 
 		}
 	})
 	wg.Go(func() { <-serving.Done(); ln.Close() })
-	return k.syncNetwork(ctx, g, wanted, false)
+	return k.network.Sync(ctx, g, wanted, false)
 }
 
 // dial connects to an address by the transport that owns its scheme.
@@ -302,7 +302,7 @@ func (k *Kernel) dial(ctx context.Context, addr sdk.Addr) (net.Conn, error) {
 // drain ends all cells, those first on which nobody depends.
 func (k *Kernel) drain(ctx context.Context, r admin.DownRequest) {
 	k.setState(admin.StateDraining)
-	k.journal.Publish(admin.Event{Kind: admin.EventDrain, Waiting: k.running()})
+	k.journal.Publish(admin.Event{Kind: admin.EventDrain, Waiting: waitingFor(k.cells.List())})
 	within := r.Within
 	if within <= 0 {
 		within = downTimeout

@@ -51,7 +51,7 @@ type forMember struct{ *Kernel }
 func (k forMember) UseMesh(mesh *identity.Mesh) (links int) {
 	k.peers.Clear()
 	links = k.golgi.SetMesh(mesh)
-	k.serves() // as a member of it
+	k.network.Changed() // as a member of it
 	return links
 }
 
@@ -75,8 +75,8 @@ func (k forMember) Seen() map[sdk.NodeID]sdk.CellName {
 // ListensAt implements [membership.Kernel].
 func (k forMember) ListensAt() []sdk.Addr {
 	var list []sdk.Addr
-	for _, d := range k.openDoors() {
-		addrs, _ := d.ln.Addrs()
+	for _, d := range k.network.Doors() {
+		addrs, _ := d.Listener.Addrs()
 		list = append(list, addrs...)
 	}
 	return list

@@ -14,9 +14,13 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
 	"github.com/cellkernel/cellkernel/kernel/metrics"
+	"github.com/cellkernel/cellkernel/kernel/network"
+	"github.com/cellkernel/cellkernel/kernel/peers"
+	"github.com/cellkernel/cellkernel/kernel/probe"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
 // openLogs makes the vacuole and the kernel's own log in it.
@@ -102,15 +106,22 @@ func (k *Kernel) openGolgi(end *closers) error {
 	if err != nil {
 		return err
 	}
-	k.openPeers()
+	k.peers = peers.New(peers.Options{Self: k.Self().Node(), Wire: wire.Major, Transports: k.genome.RemoteTransports()})
+	k.peers.Deny(k.DeniedNodes())
 	k.golgi = golgi.New(golgi.Options{
 		Run: k.spawner.RunID(), Self: k.Self(), Home: home, Mesh: k.Mesh(), Peers: k.peers,
 		Denied: k.IsDenied, Scheme: k.staticScheme(), Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
-		Dial: k.dial, Junction: junction, Join: k.ServeJoin, Log: k.log, Changed: k.serves,
+		Dial: k.dial, Junction: junction, Join: k.ServeJoin, Log: k.log, Changed: func() { k.network.Changed() },
 		Ready: func(r golgi.Replica) { k.cells.Ready(supervisor.Replica(r)) },
 		Hung:  func(r golgi.Replica, why string) { k.cells.Hung(supervisor.Replica(r), why) },
 	})
 	end.add(func() error { k.golgi.Close(); return nil })
+	k.network = network.New(network.Options{
+		Catalog: k.catalog, Golgi: k.golgi, Peers: k.peers, Member: k.Live, Running: k.running, Log: k.log, Note: k.note,
+	})
+	k.probe = probe.New(probe.Options{
+		Node: k.Self().Node(), Mesh: k.mesh(), Running: k.running, Golgi: k.golgi, Peers: k.peers, Doors: k.network.Doors, Attach: k.attachSelf,
+	})
 	if err := k.openControl(end); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,35 +17,17 @@ func (k *Kernel) posture() string {
 		meter = "/proc"
 	}
 	found := ""
-	if list := k.discoveries(); len(list) > 0 {
+	if list := k.network.Discoveries(); len(list) > 0 {
 		slices.Sort(list)
 		found = ", finds others by " + strings.Join(list, " and ")
 	}
-	return fmt.Sprintf("node %s, mesh %s, %s%s, CPU metered by %s", k.genomeNow().Kernel.Node, k.mesh(), reachable(k.openDoors()), found, meter)
-}
-
-// reachable says from where the doors can be reached.
-func reachable(doors []door) string {
-	var near, far []string
-	for _, d := range doors {
-		if at, err := netip.ParseAddrPort(d.ln.Addr().String()); err == nil && at.Addr().IsLoopback() {
-			near = append(near, doorText(d))
-		} else {
-			far = append(far, doorText(d))
-		}
-	}
-	switch {
-	case len(far) > 0:
-		return "reachable by members of the mesh at " + strings.Join(append(far, near...), " and ")
-	case len(near) > 0:
-		return "reachable from this machine only, at " + strings.Join(near, " and ")
-	}
-	return "reachable from this machine only"
+	return fmt.Sprintf("node %s, mesh %s, %s%s, CPU metered by %s", k.genomeNow().Kernel.Node, k.mesh(), k.network.Reach(), found, meter)
 }
 
 // MetricPeers implements [metrics.Source].
 func (k *Kernel) MetricPeers() metrics.Peers {
-	rows, sources := k.peersNow()
+	<-k.started
+	rows, sources := k.peers.Nodes(), k.peers.Sources()
 	counts := k.peers.Counts()
 	m := metrics.Peers{States: map[string]int{}, Announcements: map[string]uint64{"foreign": counts.Foreign}}
 	for _, s := range []peers.State{peers.StateVerified, peers.StateStale, peers.StateIncompatible, peers.StateGone, peers.StateForeign} {

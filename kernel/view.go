@@ -233,9 +233,6 @@ func (k *Kernel) mesh() string {
 // namedReplicas is how many replicas of a cell a drain lists one by one.
 const namedReplicas = 4
 
-// running lists what a drain waits for.
-func (k *Kernel) running() []string { return waitingFor(k.cells.List()) }
-
 // waitingFor names the replicas that run, of a cell with many their number.
 // The list is sorted by cell.
 func waitingFor(list []supervisor.Status) []string {
@@ -353,6 +350,13 @@ func (k *Kernel) wantedCells() []sdk.CellName {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.wanted)
+}
+
+// running is a genome, and the cells of it that run.
+func (k *Kernel) running() (*genome.Genome, []sdk.CellName) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.genome, slices.Clone(k.wanted)
 }
 
 // genomeNow returns what runs, which is what the files said when it was last

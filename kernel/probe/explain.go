@@ -1,4 +1,4 @@
-package kernel
+package probe
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/cell"
+	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
 const (
@@ -21,11 +22,10 @@ const (
 )
 
 // Explain implements [admin.Prober].
-func (k *Kernel) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Explanation, error) {
-	<-k.started
+func (p *Prober) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Explanation, error) {
 	name := q.Cell
 	if cell, at, far := strings.Cut(string(q.Cell), "@"); far {
-		id, err := k.findNode(at)
+		id, err := p.findNode(at)
 		if err != nil {
 			return nil, err
 		}
@@ -33,11 +33,11 @@ func (k *Kernel) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Expl
 	}
 	tryCtx, cancel := context.WithTimeout(ctx, explainWait)
 	defer cancel()
-	seen, err := k.golgi.Explain(tryCtx, q.From, name)
+	seen, err := p.opt.Golgi.Explain(tryCtx, q.From, name)
 	if err != nil {
 		return nil, err
 	}
-	x := explainer{k: k, rows: k.peers.Nodes(), out: &admin.Explanation{
+	x := explainer{p: p, rows: p.opt.Peers.Nodes(), out: &admin.Explanation{
 		Cell: q.Cell, Method: q.Method, From: q.From, Left: seen.Left, Rules: []admin.ExplainRule{}, Endpoints: []admin.ExplainTarget{},
 	}}
 	for _, r := range seen.Rules {
@@ -58,7 +58,7 @@ func (k *Kernel) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Expl
 
 // An explainer puts together one explanation.
 type explainer struct {
-	k    *Kernel
+	p    *Prober
 	rows []peers.Row
 	out  *admin.Explanation
 	used *golgi.Reach // the endpoint that is asked; nil: none answered
@@ -105,7 +105,7 @@ func (x *explainer) unroutable(name sdk.CellName) {
 		}
 		why := fmt.Sprintf("the node is %s", row.State)
 		if row.State == peers.StateIncompatible {
-			why = fmt.Sprintf("the node speaks version %d of the wire format, this one %d", row.Wire, wireMajor)
+			why = fmt.Sprintf("the node speaks version %d of the wire format, this one %d", row.Wire, wire.Major)
 		} else if row.State == peers.StateVerified {
 			why = "the cell listens by no transport of this kernel"
 		}
@@ -150,32 +150,32 @@ func (x *explainer) ask(ctx context.Context, method string) error {
 			x.out.Used = &admin.ExplainPath{Addr: t.Addr.String(), Secured: !r.Local, RTTUS: t.Took.Microseconds(), Of: "link"}
 		}
 	}
-	p, err := x.k.newProber()
+	v, err := x.p.visit()
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer v.close()
 	ctx, cancel := context.WithTimeout(ctx, describeWait)
 	defer cancel()
 	var methods []admin.Method
 	switch r.Kind {
 	case "local":
-		methods, err = methodsOf(ctx, p.m, r.Cell)
+		methods, err = Methods(ctx, v.m, r.Cell)
 	case "junction":
 		err = fmt.Errorf("the kernel behind a junction answers its cells only")
 	case "address":
-		methods, err = x.far(ctx, p, strings.TrimSuffix(strings.TrimPrefix(r.Endpoint, "axon://"), "/"+string(r.Cell)))
+		methods, err = x.far(ctx, v, strings.TrimSuffix(strings.TrimPrefix(r.Endpoint, "axon://"), "/"+string(r.Cell)))
 	default:
-		methods, err = x.far(ctx, p, string(r.Node))
+		methods, err = x.far(ctx, v, string(r.Node))
 	}
 	x.method(method, methods, err)
 	return nil
 }
 
 // far asks the kernel of another node: for a round trip, and what it serves.
-func (x *explainer) far(ctx context.Context, p *prober, at string) ([]admin.Method, error) {
+func (x *explainer) far(ctx context.Context, v *visit, at string) ([]admin.Method, error) {
 	for range 2 { // the first one waits for the link
-		pulse, err := p.ping(ctx, at, describeWait)
+		pulse, err := v.ping(ctx, at, describeWait)
 		if err != nil {
 			return nil, err
 		}
@@ -187,9 +187,9 @@ func (x *explainer) far(ctx context.Context, p *prober, at string) ([]admin.Meth
 		}
 	}
 	if x.used.Cell == sdk.GolgiName {
-		return methodsOf(ctx, p.m, sdk.CellName(string(sdk.GolgiName)+"@"+at))
+		return Methods(ctx, v.m, sdk.CellName(string(sdk.GolgiName)+"@"+at))
 	}
-	said, err := p.kernelAt(at).Describe(ctx, &node.Question{Cell: string(x.used.Cell)})
+	said, err := v.kernelAt(at).Describe(ctx, &node.Question{Cell: string(x.used.Cell)})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package kernel
+package network
 
 import (
 	"crypto/sha256"
@@ -15,38 +15,38 @@ const maxSeen = 4096
 // An opener opens the envelopes of one discovery. What it has opened it knows
 // again, so that repeating costs less than signing.
 type opener struct {
-	k      *Kernel
+	n      *Network
 	source string
 	mesh   *identity.Mesh // that seen was opened with
 	seen   map[[32]byte]peers.Announcement
 }
 
-func newOpener(k *Kernel, source string) *opener { return &opener{k: k, source: source} }
+func newOpener(n *Network, source string) *opener { return &opener{n: n, source: source} }
 
 // saw takes one event; a discovery calls it one at a time.
 func (o *opener) saw(e sdk.Event) {
 	switch e.Kind {
 	case sdk.EventSynced:
-		o.k.peers.SourceSynced(o.source)
+		o.n.opt.Peers.SourceSynced(o.source)
 	case sdk.EventSeen:
 		if a, ok := o.open(e); ok {
-			v := o.k.peers.See(o.source, e.Origin, a)
+			v := o.n.opt.Peers.See(o.source, e.Origin, a)
 			if v == peers.VerdictNew || v == peers.VerdictLeft {
-				o.k.log.Info("peer "+v.String(), "node", a.Node.Short(), "name", string(a.Name), "by", o.source, "from", e.Origin)
+				o.n.opt.Log.Info("peer "+v.String(), "node", a.Node.Short(), "name", string(a.Name), "by", o.source, "from", e.Origin)
 			}
 		}
 	case sdk.EventGone:
 		if len(e.Envelope) == 0 {
-			o.k.peers.Gone(o.source, e.Origin, "")
+			o.n.opt.Peers.Gone(o.source, e.Origin, "")
 		} else if a, ok := o.open(e); ok {
-			o.k.peers.Gone(o.source, e.Origin, a.Node)
+			o.n.opt.Peers.Gone(o.source, e.Origin, a.Node)
 		}
 	}
-	o.k.heard()
+	o.n.heard()
 }
 
 func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
-	mesh := o.k.Mesh()
+	mesh := o.n.opt.Member.Mesh()
 	if mesh != o.mesh {
 		o.mesh, o.seen = mesh, make(map[[32]byte]peers.Announcement)
 	}
@@ -57,9 +57,9 @@ func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
 	said, err := mesh.OpenAnnouncement(e.Envelope)
 	if err != nil {
 		if tag, ok := identity.EnvelopeTag(e.Envelope); ok && errors.Is(err, identity.ErrForeign) {
-			o.k.peers.Foreign(o.source, e.Origin, tag)
+			o.n.opt.Peers.Foreign(o.source, e.Origin, tag)
 		} else {
-			o.k.peers.Foreign(o.source, e.Origin, [8]byte{}) // made up
+			o.n.opt.Peers.Foreign(o.source, e.Origin, [8]byte{}) // made up
 		}
 		return peers.Announcement{}, false
 	}
@@ -75,9 +75,9 @@ func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
 }
 
 // heard wakes who waits for nodes to be seen.
-func (k *Kernel) heard() {
+func (n *Network) heard() {
 	select {
-	case k.news <- struct{}{}:
+	case n.news <- struct{}{}:
 	default: // it is awake already
 	}
 }

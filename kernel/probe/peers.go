@@ -1,4 +1,4 @@
-package kernel
+package probe
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
 // Sources of origins that are no discoveries.
@@ -20,9 +21,9 @@ const (
 )
 
 // Peers implements [admin.Prober].
-func (k *Kernel) Peers(ctx context.Context) (*admin.Peers, error) {
-	rows, sources := k.peersNow()
-	out := &admin.Peers{Mesh: k.mesh(), Self: k.selfPeer(), Sources: []admin.PeerSource{}, Peers: []admin.Peer{}}
+func (p *Prober) Peers(ctx context.Context) (*admin.Peers, error) {
+	rows, sources := p.opt.Peers.Nodes(), p.opt.Peers.Sources()
+	out := &admin.Peers{Mesh: p.opt.Mesh, Self: p.selfPeer(), Sources: []admin.PeerSource{}, Peers: []admin.Peer{}}
 	for _, s := range sources {
 		src := admin.PeerSource{Name: s.Name, Up: s.Up, Synced: s.Synced, SinceMS: s.Since.Milliseconds(), LastMS: -1, Nodes: s.Nodes}
 		if s.Last >= 0 {
@@ -30,24 +31,24 @@ func (k *Kernel) Peers(ctx context.Context) (*admin.Peers, error) {
 		}
 		out.Sources = append(out.Sources, src)
 	}
-	addrs := addrsOf(k.genomeNow(), k.wantedCells())
+	addrs := addrsOf(p.opt.Running())
 	ask := slices.Clone(addrs)
 	for _, r := range rows {
 		if r.State == peers.StateVerified || r.State == peers.StateStale {
 			ask = append(ask, string(r.Node))
 		}
 	}
-	trips, err := k.measure(ctx, ask)
+	trips, err := p.measure(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
 	var foreign []admin.Peer
 	for _, r := range rows {
-		if p := peerOf(r); r.State == peers.StateForeign {
-			foreign = append(foreign, p)
+		if peer := peerOf(r); r.State == peers.StateForeign {
+			foreign = append(foreign, peer)
 		} else {
-			p.RTTUS = trips[string(r.Node)].took.Microseconds()
-			out.Peers = append(out.Peers, p)
+			peer.RTTUS = trips[string(r.Node)].took.Microseconds()
+			out.Peers = append(out.Peers, peer)
 		}
 	}
 	for _, at := range addrs {
@@ -95,26 +96,21 @@ func addAddr(list []admin.Peer, at string, r rtt) []admin.Peer {
 }
 
 // selfPeer is this node as others see it.
-func (k *Kernel) selfPeer() admin.Peer {
-	g := k.genomeNow()
-	p := admin.Peer{
-		Node: k.Self().Node(), Name: g.Kernel.Node, State: admin.PeerSelf, Wire: wireMajor,
+func (p *Prober) selfPeer() admin.Peer {
+	g, cells := p.opt.Running()
+	self := admin.Peer{
+		Node: p.opt.Node, Name: g.Kernel.Node, State: admin.PeerSelf, Wire: wire.Major,
 		Cells: []admin.PeerCell{}, Origins: []admin.PeerOrigin{},
 	}
-	for _, d := range k.openDoors() {
-		p.Origins = append(p.Origins, admin.PeerOrigin{Source: byListen, Addr: doorText(d)})
+	for _, d := range p.opt.Doors() {
+		self.Origins = append(self.Origins, admin.PeerOrigin{Source: byListen, Addr: d.String()})
 	}
-	for _, name := range k.wantedCells() {
+	for _, name := range cells {
 		if c := g.Cells[name]; c != nil && c.Listen.On {
-			p.Cells = append(p.Cells, admin.PeerCell{Name: name, Replicas: k.golgi.Served(name)})
+			self.Cells = append(self.Cells, admin.PeerCell{Name: name, Replicas: p.opt.Golgi.Served(name)})
 		}
 	}
-	return p
-}
-
-// doorText is where a door is, with the port that it got.
-func doorText(d door) string {
-	return sdk.Addr{Scheme: d.addr.Scheme, Host: d.ln.Addr().String()}.String()
+	return self
 }
 
 // peerOf is a row of the table in the words of the API.

@@ -1,4 +1,4 @@
-package kernel
+package network
 
 import (
 	"context"
@@ -10,14 +10,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
 const (
-	wireMajor = wire.Major
-
 	beat         = 3 * time.Second        // between two announcements
 	beatLife     = 9 * time.Second        // for which one is believed: two may be lost
 	beatPause    = 100 * time.Millisecond // after a change, for others to join it
@@ -29,8 +28,8 @@ const (
 
 // announce says what this node serves, at every beat and soon after a change,
 // until ctx is done. Then it says goodbye.
-func (k *Kernel) announce(ctx context.Context, boot [16]byte) {
-	a := announcer{k: k, boot: boot, stop: func() {}}
+func (n *Network) announce(ctx context.Context, boot [16]byte) {
+	a := announcer{n: n, boot: boot, stop: func() {}}
 	defer func() { a.stop() }()
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
@@ -38,7 +37,7 @@ func (k *Kernel) announce(ctx context.Context, boot [16]byte) {
 		a.say(ctx, announceWait, false)
 		select {
 		case <-tick.C:
-		case <-k.served:
+		case <-n.served:
 			pause := time.NewTimer(beatPause)
 			select {
 			case <-pause.C:
@@ -54,17 +53,17 @@ func (k *Kernel) announce(ctx context.Context, boot [16]byte) {
 	}
 }
 
-// serves notes that what this node serves has changed.
-func (k *Kernel) serves() {
+// Changed notes that what this node serves has changed.
+func (n *Network) Changed() {
 	select {
-	case k.served <- struct{}{}:
+	case n.served <- struct{}{}:
 	default: // noted already
 	}
 }
 
 // An announcer signs what its kernel says of itself.
 type announcer struct {
-	k    *Kernel
+	n    *Network
 	boot [16]byte
 	seq  uint64
 	stop context.CancelFunc // ends watch
@@ -72,33 +71,34 @@ type announcer struct {
 
 // say makes one announcement through all discoveries, side by side.
 func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool) {
-	for _, said := range a.k.network.takeWaiting() {
+	for _, said := range a.n.takeWaiting() {
 		defer close(said)
 	}
 	a.seq++
+	g, cells := a.n.opt.Running()
 	said := identity.Announcement{
-		Boot: a.boot, Seq: a.seq, TTL: beatLife, Wire: wireMajor, Name: sdk.CellName(a.k.genomeNow().Kernel.Node), Goodbye: goodbye,
+		Boot: a.boot, Seq: a.seq, TTL: beatLife, Wire: wire.Major, Name: sdk.CellName(g.Kernel.Node), Goodbye: goodbye,
 	}
 	var moved []<-chan struct{}
 	if !goodbye {
-		moved = a.k.describe(&said)
+		moved = a.n.describe(&said, g, cells)
 	}
-	envelopes, err := a.k.Mesh().Announce(a.k.Self(), said)
+	envelopes, err := a.n.opt.Member.Mesh().Announce(a.n.opt.Member.Self(), said)
 	if err != nil {
-		a.k.log.Error("announce this node", "error", err)
+		a.n.opt.Log.Error("announce this node", "error", err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var wg sync.WaitGroup
-	for _, name := range a.k.discoveries() {
+	for _, name := range a.n.Discoveries() {
 		wg.Go(func() {
-			d, err := a.k.catalog.Discovery(name)
+			d, err := a.n.opt.Catalog.Discovery(name)
 			if err == nil {
 				err = d.Announce(ctx, envelopes)
 			}
 			if err != nil {
-				a.k.log.Warn("announce this node", "discovery", name, "error", err)
+				a.n.opt.Log.Warn("announce this node", "discovery", name, "error", err)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 }
 
 // takeWaiting returns who waits for an announcement that has not begun.
-func (n *network) takeWaiting() []chan struct{} {
+func (n *Network) takeWaiting() []chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	list := n.waiting
@@ -118,15 +118,15 @@ func (n *network) takeWaiting() []chan struct{} {
 // tellOthers waits until others have had the time to hear where this node is
 // reached now. Nobody answers an announcement, so that is a guess; and to be
 // heard by nobody is no mistake.
-func (k *Kernel) tellOthers(ctx context.Context) error {
-	n, said := &k.network, make(chan struct{})
+func (n *Network) tellOthers(ctx context.Context) error {
+	said := make(chan struct{})
 	if !n.speaks {
 		return nil
 	}
 	n.mu.Lock()
 	n.waiting = append(n.waiting, said)
 	n.mu.Unlock()
-	k.serves()
+	n.Changed()
 	tctx, cancel := context.WithTimeout(ctx, tellWait)
 	defer cancel()
 	select {
@@ -145,45 +145,44 @@ func (k *Kernel) tellOthers(ctx context.Context) error {
 // watch has the next announcement made when a listener is reached elsewhere.
 func (a *announcer) watch(moved []<-chan struct{}) {
 	a.stop()
-	ctx, cancel := context.WithCancel(a.k.network.life)
+	ctx, cancel := context.WithCancel(a.n.life)
 	a.stop = cancel
 	for _, c := range moved {
-		a.k.network.wg.Go(func() {
+		a.n.wg.Go(func() {
 			select {
 			case <-c:
-				a.k.serves()
+				a.n.Changed()
 			case <-ctx.Done():
 			}
 		})
 	}
 }
 
-// discoveries lists those that are in use.
-func (k *Kernel) discoveries() []string {
-	k.network.mu.Lock()
-	defer k.network.mu.Unlock()
-	return slices.Collect(maps.Keys(k.network.watches))
+// Discoveries lists those that are heard, sorted.
+func (n *Network) Discoveries() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.watches))
 }
 
 // describe lists listeners and the cells that can be called through them. What
 // it returns are closed when a listener is reached at other addresses.
-func (k *Kernel) describe(a *identity.Announcement) (moved []<-chan struct{}) {
-	g := k.genomeNow()
+func (n *Network) describe(a *identity.Announcement, g *genome.Genome, cells []sdk.CellName) (moved []<-chan struct{}) {
 	index := make(map[string]uint8) // by door, the set of its listeners
-	for _, d := range k.openDoors() {
-		addrs, changed := d.ln.Addrs()
+	for _, d := range n.Doors() {
+		addrs, changed := d.Listener.Addrs()
 		moved = append(moved, changed)
 		for _, addr := range addrs {
 			port, err := portOf(addr)
 			if err != nil || len(a.Listeners) == identity.MaxListeners {
 				continue // it can be dialled by whoever knows its address
 			}
-			index[d.addr.String()] |= 1 << len(a.Listeners)
+			index[d.Addr.String()] |= 1 << len(a.Listeners)
 			a.Listeners = append(a.Listeners, identity.Listener{Scheme: addr.Scheme, Port: port, Hint: addr.Hint})
 		}
 	}
-	for _, name := range k.wantedCells() {
-		c := identity.AnnouncedCell{Name: name, Replicas: uint16(k.golgi.Served(name))}
+	for _, name := range cells {
+		c := identity.AnnouncedCell{Name: name, Replicas: uint16(n.opt.Golgi.Served(name))}
 		for _, addr := range g.Listeners(g.Cells[name]) {
 			c.Listeners |= index[addr.String()]
 		}

@@ -1,4 +1,7 @@
-package kernel
+// Package probe looks at other nodes for people: who is known and how far away
+// it is (peers.go), whether one answers (probe.go), and how a name leads to a
+// cell (explain.go). It changes nothing, and nothing depends on what it finds.
+package probe
 
 import (
 	"context"
@@ -8,7 +11,9 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
+	"github.com/cellkernel/cellkernel/kernel/network"
 	"github.com/cellkernel/cellkernel/kernel/node"
 	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -25,32 +30,54 @@ const (
 	minPrefix = 4                      // characters of an id that name a node
 )
 
-// A prober calls the kernels of other nodes for one request. Its links are its
+// Options are what a prober looks with. All are required.
+type Options struct {
+	Node    sdk.NodeID // this one
+	Mesh    string     // as people call it
+	Running func() (*genome.Genome, []sdk.CellName)
+	Golgi   *golgi.Golgi
+	Peers   *peers.Table
+	Doors   func() []network.Door
+	Attach  func(sdk.CellName) (*cell.Membrane, error) // the kernel as a caller of that name
+}
+
+// A Prober looks at other nodes. It implements [admin.Prober]; make it with [New].
+type Prober struct {
+	opt  Options
+	rtts rtts // to other nodes
+}
+
+var _ admin.Prober = (*Prober)(nil)
+
+// New makes a prober.
+func New(opt Options) *Prober { return &Prober{opt: opt} }
+
+// A visit calls the kernels of other nodes for one request. Its links are its
 // own and end with it, so that looking at ever more nodes leaves nothing behind.
-type prober struct {
-	k *Kernel
+type visit struct {
+	p *Prober
 	m *cell.Membrane
 }
 
-func (k *Kernel) newProber() (*prober, error) {
-	m, err := k.attachSelf(sdk.CLIName)
+func (p *Prober) visit() (*visit, error) {
+	m, err := p.opt.Attach(sdk.CLIName)
 	if err != nil {
 		return nil, err
 	}
-	return &prober{k, m}, nil
+	return &visit{p, m}, nil
 }
 
 // close ends the links. What a node made of that is its own affair.
-func (p *prober) close() { _ = p.m.Close() }
+func (v *visit) close() { _ = v.m.Close() }
 
 // kernelAt is the cell golgi of a node, by its id or its address.
-func (p *prober) kernelAt(at string) node.NodeClient {
-	return node.NewNodeClient(p.m.Synapse(sdk.CellName(string(sdk.GolgiName) + "@" + at)))
+func (v *visit) kernelAt(at string) node.NodeClient {
+	return node.NewNodeClient(v.m.Synapse(sdk.CellName(string(sdk.GolgiName) + "@" + at)))
 }
 
 // path returns by which way calls to a node, or to an address, go.
-func (p *prober) path(at string) (golgi.Path, bool) {
-	for _, way := range p.k.golgi.Paths() {
+func (v *visit) path(at string) (golgi.Path, bool) {
+	for _, way := range v.p.opt.Golgi.Paths() {
 		if string(way.Node) == at || way.Addr.Host == at {
 			return way, true
 		}
@@ -59,24 +86,23 @@ func (p *prober) path(at string) (golgi.Path, bool) {
 }
 
 // Ping implements [admin.Prober].
-func (k *Kernel) Ping(ctx context.Context, r admin.PingRequest, yield func(admin.Pulse) error) error {
-	<-k.started
-	at, err := k.findNode(r.Node)
+func (p *Prober) Ping(ctx context.Context, r admin.PingRequest, yield func(admin.Pulse) error) error {
+	at, err := p.findNode(r.Node)
 	if err != nil {
 		return err
 	}
-	p, err := k.newProber()
+	v, err := p.visit()
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer v.close()
 	began := time.Now()
-	if _, err := p.ping(ctx, at, firstPing); err != nil {
+	if _, err := v.ping(ctx, at, firstPing); err != nil {
 		return sdk.Errorf(unreachable(err), "ping %q: %v", r.Node, err)
 	}
 	connect := time.Since(began)
 	for seq := 1; ; seq++ {
-		pulse, err := p.ping(ctx, at, nextPing)
+		pulse, err := v.ping(ctx, at, nextPing)
 		if err != nil {
 			pulse.Error = err.Error()
 		}
@@ -105,35 +131,36 @@ func unreachable(err error) sdk.Code {
 }
 
 // ping makes one round trip to the kernel of a node.
-func (p *prober) ping(ctx context.Context, at string, within time.Duration) (admin.Pulse, error) {
+func (v *visit) ping(ctx context.Context, at string, within time.Duration) (admin.Pulse, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	began := time.Now()
-	said, err := p.kernelAt(at).Ping(ctx, &node.Probe{})
+	said, err := v.kernelAt(at).Ping(ctx, &node.Probe{})
 	took := time.Since(began)
 	if err != nil {
 		return admin.Pulse{}, err
 	}
-	pulse := admin.Pulse{Node: p.k.Self().Node(), Name: said.Name, Version: said.Version, Path: "local", RTTUS: took.Microseconds()}
-	if way, ok := p.path(at); ok {
+	pulse := admin.Pulse{Node: v.p.opt.Node, Name: said.Name, Version: said.Version, Path: "local", RTTUS: took.Microseconds()}
+	if way, ok := v.path(at); ok {
 		pulse.Node, pulse.Path = way.Node, way.Addr.String()
 	}
 	return pulse, nil
 }
 
 // findNode turns what people call a node into its id, or into an address.
-func (k *Kernel) findNode(name string) (string, error) {
+func (p *Prober) findNode(name string) (string, error) {
 	if id, err := sdk.ParseNodeID(name); err == nil {
 		return string(id), nil
 	}
 	if strings.Contains(name, ":") {
 		return name, nil
 	}
-	if self := k.Self().Node(); name == k.genomeNow().Kernel.Node || len(name) >= minPrefix && strings.HasPrefix(string(self), name) {
+	g, _ := p.opt.Running()
+	if self := p.opt.Node; name == g.Kernel.Node || len(name) >= minPrefix && strings.HasPrefix(string(self), name) {
 		return string(self), nil
 	}
 	var found []string
-	for _, r := range k.peers.Nodes() {
+	for _, r := range p.opt.Peers.Nodes() {
 		if r.Node != "" && (string(r.Name) == name || len(name) >= minPrefix && strings.HasPrefix(string(r.Node), name)) {
 			found = append(found, string(r.Node))
 		}
@@ -162,66 +189,60 @@ type rtt struct {
 }
 
 // measure asks nodes, by id or address, side by side, for at most rttWait.
-func (k *Kernel) measure(ctx context.Context, list []string) (map[string]rtt, error) {
+func (p *Prober) measure(ctx context.Context, list []string) (map[string]rtt, error) {
 	now := time.Now()
-	k.rtts.mu.Lock()
-	for at, r := range k.rtts.known {
+	p.rtts.mu.Lock()
+	for at, r := range p.rtts.known {
 		if now.Sub(r.at) > rttLife {
-			delete(k.rtts.known, at)
+			delete(p.rtts.known, at)
 		}
 	}
 	out := make(map[string]rtt)
 	list = slices.DeleteFunc(slices.Clone(list), func(at string) bool {
-		r, ok := k.rtts.known[at]
+		r, ok := p.rtts.known[at]
 		if ok {
 			out[at] = r
 		}
 		return ok
 	})
-	k.rtts.mu.Unlock()
+	p.rtts.mu.Unlock()
 	if list = list[:min(len(list), maxRTTs)]; len(list) == 0 {
 		return out, nil
 	}
-	p, err := k.newProber()
+	v, err := p.visit()
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
+	defer v.close()
 	ctx, cancel := context.WithTimeout(ctx, rttWait)
 	defer cancel()
 	results := make([]rtt, len(list))
 	var wg sync.WaitGroup
 	for i, at := range list {
-		wg.Go(func() { results[i] = p.rtt(ctx, at) })
+		wg.Go(func() { results[i] = v.rtt(ctx, at) })
 	}
 	wg.Wait()
-	k.rtts.mu.Lock()
-	defer k.rtts.mu.Unlock()
-	if k.rtts.known == nil {
-		k.rtts.known = make(map[string]rtt)
+	p.rtts.mu.Lock()
+	defer p.rtts.mu.Unlock()
+	if p.rtts.known == nil {
+		p.rtts.known = make(map[string]rtt)
 	}
 	for i, at := range list {
-		out[at], k.rtts.known[at] = results[i], results[i]
+		out[at], p.rtts.known[at] = results[i], results[i]
 	}
 	return out, nil
 }
 
 // rtt measures one node. The first answer may have waited for the link.
-func (p *prober) rtt(ctx context.Context, at string) rtt {
+func (v *visit) rtt(ctx context.Context, at string) rtt {
 	r := rtt{at: time.Now()}
 	for range 2 {
-		pulse, err := p.ping(ctx, at, rttWait)
+		pulse, err := v.ping(ctx, at, rttWait)
 		if err != nil {
 			break
 		}
 		r.took, r.name = time.Duration(pulse.RTTUS)*time.Microsecond, pulse.Name
-		r.way, _ = p.path(at)
+		r.way, _ = v.path(at)
 	}
 	return r
-}
-
-// peersNow is the table of peers, empty before there is one.
-func (k *Kernel) peersNow() ([]peers.Row, []peers.Source) {
-	<-k.started
-	return k.peers.Nodes(), k.peers.Sources()
 }
