@@ -36,6 +36,7 @@ kernel/golgi:                 sdk sdk/wire sdk/channel kernel/peers kernel/ident
 kernel/supervisor:            sdk sdk/channel kernel/genome kernel/vacuole golang.org/x/sys
 kernel/vacuole:
 kernel/books:                 sdk
+kernel/meter:                 sdk
 kernel/node:                  sdk sdk/cell sdk/flat
 kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers
 kernel/probe:                 sdk sdk/cell sdk/wire kernel/admin kernel/genome kernel/golgi kernel/network kernel/node kernel/peers
