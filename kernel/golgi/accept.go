@@ -59,7 +59,9 @@ func (g *Golgi) accept(conn net.Conn, d Door) error {
 		return err
 	}
 	var first [2]byte
-	if _, err := io.ReadFull(conn, first[:]); err != nil {
+	if _, err := io.ReadFull(conn, first[:]); errors.Is(err, io.EOF) {
+		return nil // who dialled wanted to know whether we are here: see Reach
+	} else if err != nil {
 		return fmt.Errorf("read link header: %w", err)
 	}
 	if d.Name != "" && identity.IsJoin(first) && g.opt.Join != nil {

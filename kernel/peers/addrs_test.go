@@ -138,3 +138,36 @@ func TestTheKernelOfANodeIsAtAllListeners(t *testing.T) {
 		t.Errorf("after a goodbye: got %v", list)
 	}
 }
+
+// A node with live links that is seen at a further address is named, once,
+// with that address alone: not one without links, not for an echo of its beat,
+// which anybody can replay, and not for an address that is known.
+func TestMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := newTable()
+		var got []string
+		go tab.Watch(t.Context(), func([]sdk.CellName) {}, func(node sdk.NodeID, addrs []sdk.Addr) {
+			got = append(got, fmt.Sprint(node == id(1), addrs))
+		})
+		seq := uint64(0)
+		want := func(list string, origins ...string) {
+			t.Helper()
+			seq++
+			for _, o := range origins {
+				tab.See(mc, o, says(1, seq, "a"))
+			}
+			synctest.Wait()
+			if fmt.Sprint(got) != list {
+				t.Fatalf("seen at %v: moves %v, want %s", origins, got, list)
+			}
+			got = nil
+			time.Sleep(beat)
+		}
+		want("[]", "10.0.0.7:9099")
+		want("[]", "10.0.0.8:9099")
+		tab.Pin(id(1))
+		want("[]", "10.0.0.8:9099", "10.0.0.66:9099")
+		want("[true [quic://10.0.0.9:9000 tcp://10.0.0.9:9001]]", "10.0.0.9:9099", "10.0.0.67:9099")
+		want("[]", "10.0.0.7:9099")
+	})
+}

@@ -349,7 +349,7 @@ func TestTheTableIsItsModel(t *testing.T) {
 				for _, c := range cells {
 					r.believe[c] = serving(r.tab, c)
 				}
-			})
+			}, func(sdk.NodeID, []sdk.Addr) {})
 			for i, v := range script {
 				if err = r.step(v); err == nil {
 					err = r.compare()

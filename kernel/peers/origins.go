@@ -72,6 +72,10 @@ func (t *Table) saw(n *node, s sighting, leads bool) bool {
 			return false
 		}
 		t.perIP[s.at.Addr()]++
+		if leads && n.pins > 0 {
+			t.roamed[n.id] = s.at.Addr()
+			t.poke()
+		}
 		i = len(n.origins)
 		n.origins = append(n.origins, origin{ip: s.at.Addr()})
 	}

@@ -341,7 +341,7 @@ func TestWatch(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			got = append(got, fmt.Sprint(time.Since(began), cells, serving(tab, "a")))
-		})
+		}, nobodyMoves(t))
 		want := func(list ...string) {
 			t.Helper()
 			synctest.Wait()
@@ -369,6 +369,10 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+func nobodyMoves(t *testing.T) func(sdk.NodeID, []sdk.Addr) {
+	return func(id sdk.NodeID, addrs []sdk.Addr) { t.Errorf("node %s has moved to %v", id, addrs) }
+}
+
 func TestWatchNamesNotTooManyCells(t *testing.T) {
 	tab := newTable()
 	for i := 1; i <= 3; i++ {
@@ -388,7 +392,7 @@ func TestWatchNamesNotTooManyCells(t *testing.T) {
 				return
 			}
 			cancel()
-		})
+		}, nobodyMoves(t))
 	}
 	if len(got) != 2 || got[0] != nil || !slices.Equal(got[1], []sdk.CellName{"a"}) {
 		t.Errorf("changes %v, want all, then a", got)

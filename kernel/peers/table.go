@@ -58,7 +58,8 @@ type Table struct {
 
 	next   time.Time // nothing expires before; zero: never
 	dirty  map[sdk.CellName]struct{}
-	all    bool // more cells are dirty than are listed
+	all    bool                      // more cells are dirty than are listed
+	roamed map[sdk.NodeID]netip.Addr // nodes with live links, and where they are seen now
 	counts [verdicts]uint64
 }
 
@@ -73,7 +74,7 @@ func New(opt Options) *Table {
 	t := &Table{
 		opt: opt, rank: map[string]int{}, wake: make(chan struct{}, 1),
 		nodes: map[sdk.NodeID]*node{}, past: map[sdk.NodeID]left{}, pins: map[sdk.NodeID]int{}, sources: map[string]*source{},
-		index: map[sdk.CellName]map[*node]struct{}{}, perIP: map[netip.Addr]int{}, dirty: map[sdk.CellName]struct{}{},
+		index: map[sdk.CellName]map[*node]struct{}{}, perIP: map[netip.Addr]int{}, dirty: map[sdk.CellName]struct{}{}, roamed: map[sdk.NodeID]netip.Addr{},
 	}
 	for i, scheme := range opt.Transports {
 		t.rank[scheme] = i

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -39,12 +40,16 @@ func (t *Table) Lookup(cell sdk.CellName) []Endpoint {
 // Watch calls changed whenever the answer of [Table.Lookup] may have changed,
 // with the cells for which it may, sorted; nil means all. It begins with what
 // has changed since the table was made or the last Watch ended, and blocks
-// until ctx is done. changed is never called concurrently and may call the
-// table. There is one Watch at a time.
-func (t *Table) Watch(ctx context.Context, changed func(cells []sdk.CellName)) {
+// until ctx is done. It calls moved with a node that has live links and was
+// seen at a further address, and where it can be dialled there. Neither is
+// called concurrently and both may call the table. There is one Watch at a time.
+func (t *Table) Watch(ctx context.Context, changed func(cells []sdk.CellName), moved func(id sdk.NodeID, addrs []sdk.Addr)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		for id, addrs := range t.moves() {
+			moved(id, addrs)
+		}
 		cells, some, next := t.drain()
 		if some {
 			changed(cells)
@@ -60,6 +65,24 @@ func (t *Table) Watch(ctx context.Context, changed func(cells []sdk.CellName)) {
 		case <-timer.C:
 		}
 	}
+}
+
+// moves returns the nodes that were seen at a further address, and where they
+// can be dialled there.
+func (t *Table) moves() map[sdk.NodeID][]sdk.Addr {
+	t.lock()
+	defer t.mu.Unlock()
+	all := make(map[sdk.NodeID][]sdk.Addr)
+	for id, ip := range t.roamed {
+		if n := t.nodes[id]; n != nil {
+			all[id] = slices.DeleteFunc(t.where(n, sdk.GolgiName), func(a sdk.Addr) bool {
+				at, err := netip.ParseAddrPort(a.Host)
+				return err != nil || at.Addr() != ip
+			})
+		}
+	}
+	clear(t.roamed)
+	return all
 }
 
 // drain returns what has changed and when something may expire.

@@ -205,7 +205,11 @@ func (t *Transport) reachOne(ctx context.Context, at netip.AddrPort, hint []byte
 		return nil, dialError(at, check, cause, err)
 	}
 	idle := time.Duration(t.config.Idle)
-	return t.newSession(e, conn, lifetime{first: idle, idle: idle, retired: retired})
+	s, err := t.newSession(e, conn, lifetime{first: idle, idle: idle, retired: retired}, found{to, string(hint)})
+	if err == nil {
+		t.follow(s)
+	}
+	return s, err
 }
 
 // A checker compares the peer's certificate with the hint.

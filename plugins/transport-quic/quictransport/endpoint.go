@@ -3,6 +3,8 @@ package quictransport
 import (
 	"errors"
 	"net"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -22,9 +24,10 @@ const idLength = 20
 // neither a listener nor a connection any more; that which only dials stays
 // until the transport is closed.
 type endpoint struct {
-	t    *Transport
-	udp  *net.UDPConn
-	quic *quic.Transport
+	t      *Transport
+	udp    *net.UDPConn
+	socket *socket // around udp
+	quic   *quic.Transport
 
 	// Guarded by Transport.mu.
 	listener *listener // nil while none
@@ -45,8 +48,9 @@ func (t *Transport) openEndpoint(network string, addr *net.UDPAddr) (*endpoint, 
 				"fix", "sysctl -w net.core.rmem_max=7340032 net.core.wmem_max=7340032")
 		})
 	}
-	e := &endpoint{t: t, udp: udp, quic: &quic.Transport{
-		Conn: &socket{udp}, ConnectionIDLength: idLength, StatelessResetKey: &t.resetKey,
+	sock := &socket{UDPConn: udp}
+	e := &endpoint{t: t, udp: udp, socket: sock, quic: &quic.Transport{
+		Conn: sock, ConnectionIDLength: idLength, StatelessResetKey: &t.resetKey,
 		VerifySourceAddress: func(a net.Addr) bool { return t.gate.doubts(source(a)) },
 		ConnContext:         t.gate.admit,
 	}}
@@ -124,18 +128,31 @@ func (t *Transport) dialFrom(four bool) (*endpoint, error) {
 // A socket loses packets rather than fail: quic-go ends a connection whose
 // packet the operating system refuses, as it does for a moment when an
 // interface loses its address. Retransmission and the timeouts know better.
-type socket struct{ *net.UDPConn }
+type socket struct {
+	*net.UDPConn
+	mu      sync.Mutex // held by who changes detours
+	detours atomic.Pointer[map[*net.UDPAddr]*net.UDPAddr]
+}
 
 // WriteMsgUDP reports what quic-go acts upon, and nothing else: a packet that
 // is too large (path MTU discovery, RFC 8899), a card that can not segment,
 // and that the socket is closed.
 func (s *socket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr)
-	var errno syscall.Errno
-	if err == nil || !errors.As(err, &errno) || errno == syscall.EMSGSIZE || errno == syscall.EIO || errno == syscall.EBADF {
+	addr = s.way(addr)
+	if n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr); err == nil || matters(err) {
 		return n, oobn, err
 	}
+	if rest, changed := anySource(oob); changed {
+		if _, _, err := s.UDPConn.WriteMsgUDP(b, rest, addr); err != nil && matters(err) {
+			return 0, 0, err
+		}
+	}
 	return len(b), len(oob), nil
+}
+
+func matters(err error) bool {
+	var errno syscall.Errno
+	return !errors.As(err, &errno) || errno == syscall.EMSGSIZE || errno == syscall.EIO || errno == syscall.EBADF
 }
 
 // enlarge gives the socket large buffers, beyond the limits of the system if

@@ -129,7 +129,7 @@ func (l *listener) run() {
 		t.mu.Lock()
 		l.e.users++
 		t.mu.Unlock()
-		s, err := t.newSession(l.e, conn, lifetime{first: firstLink, idle: 2 * time.Duration(t.config.Idle)})
+		s, err := t.newSession(l.e, conn, lifetime{first: firstLink, idle: 2 * time.Duration(t.config.Idle)}, found{})
 		if err != nil {
 			continue
 		}

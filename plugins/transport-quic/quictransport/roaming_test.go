@@ -119,6 +119,56 @@ func TestAddressChangeLosesNoCall(t *testing.T) {
 	t.Logf("%d calls", calls)
 }
 
+// The host that was dialled gets another address, three times, the last time
+// the first one again. Who dialled it hears of it a moment later and dials it
+// there: the links that are open follow.
+func TestLinksFollowAPeerThatMoves(t *testing.T) {
+	w := newWire(t)
+	noLeaks(t)
+	client, server := in(t, w.a), in(t, w.b)
+	l, err := server.Listen(t.Context(), sdk.Addr{Scheme: "quic", Host: ":0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	to := addrOf(l)
+	_, port, err := net.SplitHostPort(to.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.Host = net.JoinHostPort(addrB, port)
+	near, err := client.Dial(t.Context(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	go io.Copy(far, far)
+	calls := uint64(0)
+	for _, move := range []struct{ from, to string }{{addrB, roamed}, {roamed, "10.77.0.10"}, {"10.77.0.10", addrB}} {
+		call(t, near, calls)
+		ip(t, "-n "+w.b+" addr del "+move.from+"/24 dev vb") // the last address takes its likes along
+		ip(t, "-n "+w.b+" addr add "+move.to+"/24 dev vb")
+		waits := make(chan struct{})
+		go func() {
+			defer close(waits)
+			call(t, near, calls+1) // before anybody knows
+		}()
+		to.Host = net.JoinHostPort(move.to, port)
+		again, err := client.Dial(t.Context(), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+		<-waits
+		calls += 2
+	}
+}
+
 // A network card that can not segment is answered by sending packet by packet.
 func TestWithoutGSO(t *testing.T) {
 	noLeaks(t)

@@ -2,6 +2,7 @@ package quictransport
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -11,7 +12,9 @@ import (
 // A session is a connection and how many links it carries. Without any for a
 // while it closes itself.
 type session struct {
-	t       *Transport
+	t *Transport
+	e *endpoint
+	found
 	conn    *quic.Conn
 	binding [32]byte
 	life    lifetime
@@ -32,9 +35,15 @@ type lifetime struct {
 	retired func()        // called once when no more links should be opened; may be nil
 }
 
+// found is how a peer was dialled. It is empty for one that dialled us.
+type found struct {
+	to   *net.UDPAddr // the very value that quic-go has
+	hint string       // its certificate's, if that was asked for
+}
+
 // newSession takes over a use of e.
-func (t *Transport) newSession(e *endpoint, conn *quic.Conn, life lifetime) (*session, error) {
-	s := &session{t: t, conn: conn, life: life, idle: life.idle, ended: make(chan struct{})}
+func (t *Transport) newSession(e *endpoint, conn *quic.Conn, life lifetime, f found) (*session, error) {
+	s := &session{t: t, e: e, found: f, conn: conn, life: life, idle: life.idle, ended: make(chan struct{})}
 	var err error
 	if s.binding, err = binding(conn); err != nil {
 		conn.CloseWithError(codeDone, "no channel binding")
@@ -63,6 +72,7 @@ func (t *Transport) newSession(e *endpoint, conn *quic.Conn, life lifetime) (*se
 		t.mu.Lock()
 		delete(t.sessions, s)
 		t.mu.Unlock()
+		e.socket.straight(f.to)
 		e.drop()
 		close(s.ended)
 	})
