@@ -55,10 +55,13 @@ func (s *score) cost(inflight int32, other, now int64) int64 {
 	return c
 }
 
-// choose picks a link for one call by the power of two choices. Two links
-// whose costs are within a factor of two are equally good: the first of two
-// random ones is taken, so that no replica starves for a microsecond. avoid is
-// a link not to take if there is another one; it may be nil.
+// choose picks a link for one call by the power of two choices. Two links that
+// both stay on this machine, or both leave it, and whose costs are within a
+// factor of two are equally good: the first of two random ones is taken, so
+// that no replica starves for a microsecond. A call leaves the machine when
+// that costs clearly less: the latency of a link contains the calls it carries
+// already, so eight short calls at once look like a queue and are none. avoid
+// is a link not to take if there is another one; it may be nil.
 func choose(links []*outLink, avoid *outLink, now int64) *outLink {
 	n := uint32(len(links))
 	if n == 1 {
@@ -78,10 +81,22 @@ func choose(links []*outLink, avoid *outLink, now int64) *outLink {
 	case b:
 		return a
 	}
-	if a.cost(b, now) > 2*b.cost(a, now) {
+	if better(b.cost(a, now), a.cost(b, now), b.peer.Local, a.peer.Local) {
 		return b
 	}
 	return a
+}
+
+// better reports whether the second of two links is taken, rather than the
+// first: their costs, and whether they are local.
+func better(second, first int64, secondLocal, firstLocal bool) bool {
+	switch {
+	case secondLocal == firstLocal:
+		return first > 2*second
+	case secondLocal:
+		return 2*second <= 3*first
+	}
+	return 2*first > 3*second
 }
 
 func (l *outLink) cost(other *outLink, now int64) int64 {

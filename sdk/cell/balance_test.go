@@ -29,3 +29,25 @@ func TestSlownessIsForgotten(t *testing.T) {
 		t.Errorf("beside a slow link: cost %d, want %d", got, fast)
 	}
 }
+
+// Links of one kind are equal within a factor of two; a link that leaves the
+// machine has to be clearly the cheaper one, whichever was drawn first.
+func TestCallsStayUnlessItCostsClearlyMore(t *testing.T) {
+	for _, c := range []struct {
+		second, first           int64
+		secondLocal, firstLocal bool
+		want                    bool
+	}{
+		{50, 100, true, true, false},
+		{49, 100, true, true, true},
+		{49, 100, false, false, true},
+		{150, 100, true, false, true},
+		{151, 100, true, false, false},
+		{100, 150, false, true, false},
+		{100, 151, false, true, true},
+	} {
+		if got := better(c.second, c.first, c.secondLocal, c.firstLocal); got != c.want {
+			t.Errorf("%+v: got %t", c, got)
+		}
+	}
+}
