@@ -49,6 +49,7 @@ const (
 const (
 	maxLinks    = 256
 	linkWindow  = 256 << 10
+	firstWindow = 64 << 10 // of a link that nobody has read yet: what a stranger can fill; it grows as it is read
 	keepAlive   = 2500 * time.Millisecond
 	silence     = 6 * time.Second
 	quietAccept = 2500 * time.Millisecond // a handshake may take twice as long
@@ -153,7 +154,7 @@ func (t *Transport) Close() error {
 func settings(quiet time.Duration) *quic.Config {
 	return &quic.Config{
 		HandshakeIdleTimeout: quiet, MaxIdleTimeout: silence, KeepAlivePeriod: keepAlive,
-		InitialStreamReceiveWindow: linkWindow, MaxStreamReceiveWindow: linkWindow,
+		InitialStreamReceiveWindow: firstWindow, MaxStreamReceiveWindow: linkWindow,
 		// The sum of all links' windows: those that nobody reads leave the
 		// others theirs.
 		InitialConnectionReceiveWindow: maxLinks * linkWindow, MaxConnectionReceiveWindow: maxLinks * linkWindow,
