@@ -38,7 +38,7 @@ kernel/vacuole:
 kernel/books:                 sdk
 kernel/meter:                 sdk
 kernel/node:                  sdk sdk/cell sdk/flat
-kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers
+kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers golang.org/x/sys
 kernel/probe:                 sdk sdk/cell sdk/wire kernel/admin kernel/genome kernel/golgi kernel/network kernel/node kernel/peers
 kernel/metrics:               github.com/prometheus/client_golang
 kernel/admin:                 sdk

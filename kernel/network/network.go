@@ -356,9 +356,20 @@ func (n *Network) speak() error {
 		n.opt.Peers.Watch(n.life, func(cells []sdk.CellName) {
 			n.opt.Golgi.PeersChanged(cells...)
 			n.heard() // of silence, too
+		}, func(id sdk.NodeID, addrs []sdk.Addr) {
+			n.wg.Go(func() { n.opt.Golgi.Reach(id, addrs) }) // nodes with links: they are bounded
 		})
 	})
 	n.wg.Go(func() { n.announce(n.life, boot) })
+	n.wg.Go(func() {
+		f, err := openAddresses()
+		if err == nil {
+			err = watchAddresses(n.life, f, n.Changed)
+		}
+		if err != nil { // then the next beat tells
+			n.opt.Log.Warn("changes of address are told late", "error", err)
+		}
+	})
 	return nil
 }
 
