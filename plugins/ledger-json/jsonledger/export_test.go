@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 )
 
 // What tests put under a book.
@@ -19,3 +20,6 @@ func NewOn(c Config, fs FileSystem) *Ledger {
 
 // VerifyOn is Verify on any file system.
 func VerifyOn(ctx context.Context, fs FileSystem) (Report, error) { return verify(ctx, fs) }
+
+// FilesOf is a directory as a file system.
+func FilesOf(root *os.Root) FileSystem { return directory{root} }

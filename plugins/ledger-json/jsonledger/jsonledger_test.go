@@ -16,6 +16,9 @@ func TestMain(m *testing.M) {
 		plugin.Main(jsonledger.Plugin())
 		return
 	}
+	if dir := os.Getenv(scripted); dir != "" {
+		os.Exit(script(dir))
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,5 @@
+//go:build !race
+
+package jsonledger_test
+
+const raced = 1
