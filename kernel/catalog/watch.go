@@ -15,7 +15,8 @@ import (
 const (
 	pingInterval = time.Second
 	pingTimeout  = 900 * time.Millisecond
-	pingMisses   = 2
+	pingMisses   = 2 // of a process that does nothing
+	busyMisses   = 6 // of one that computes
 	// asleep is how much longer than its deadline a ping takes only if this
 	// process was itself stopped or starved; then it proves nothing.
 	asleep = 400 * time.Millisecond
@@ -27,7 +28,9 @@ const (
 func (u *unit) watch(ctx context.Context, c *generation) (*swap, error) {
 	timer := time.NewTimer(pingInterval)
 	defer timer.Stop()
-	for misses := 0; ; {
+	pid := c.Info().PID
+	var p patience
+	for {
 		select {
 		case <-c.Done():
 			return nil, c.Err()
@@ -39,23 +42,24 @@ func (u *unit) watch(ctx context.Context, c *generation) (*swap, error) {
 			return nil, nil
 		case <-timer.C:
 		}
+		hung, before := false, cpuOf(pid)
 		err, counts := ping(ctx, c)
 		switch {
 		case err == nil:
-			misses = 0
+			p.answered()
 			timer.Reset(pingInterval)
 		case errors.Is(err, plugin.ErrGone), ctx.Err() != nil:
-			misses++                 // it only closed its connection, unless
+			hung = p.missed(false)   // it only closed its connection, unless
 			timer.Reset(pingTimeout) // Done is about to be closed
 		default:
 			if counts {
-				misses++
+				hung = p.missed(cpuOf(pid) > before)
 			}
 			timer.Reset(0)
 		}
-		if misses == pingMisses {
+		if hung {
 			c.Kill()
-			return nil, fmt.Errorf("killed because it hung: %d pings were not answered: %w", misses, err)
+			return nil, fmt.Errorf("killed because it hung: %d pings were not answered: %w", p.misses, err)
 		}
 	}
 }
