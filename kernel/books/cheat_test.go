@@ -1,0 +1,250 @@
+package books_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cellkernel/cellkernel/kernel/books"
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// greeted returns both sides behind hello, welcome and grant.
+func greeted(t *testing.T, client, donor *party) *meeting {
+	t.Helper()
+	m := meet(client, donor, &[][]books.Job{}, 1)
+	if err := m.run(t); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A payer that signs nothing gets as much work as the bound, whatever else it
+// does, also over many sessions and restarts of the donor.
+func TestNonSigner(t *testing.T) {
+	client, donor := newParty(t, "client"), newParty(t, "donor")
+	const rtt = 20 * time.Millisecond
+	bound := books.Bound(int(terms.Cores), 100*time.Millisecond, rtt)
+	open, asked := sdk.ATP(0), sdk.ATP(0) // done and not proposed yet; proposed
+	for n := range byte(100) {
+		donor.restart(t)
+		payee := books.NewPayee(side(donor, client, n), terms, donor.book)
+		payee.SetRTT(rtt)
+		if _, err := payee.Hello(books.Hello{MinEpoch: uint64(donor.now.UnixMilli()), Nonce: [32]byte{n}}, donor.now); err != nil {
+			t.Fatal(err)
+		}
+		payee.Grant(books.Grant{Limit: books.MaxAmount})
+		for range 10 { // intervals
+			open += min(payee.Room(open, 0, terms.Credit), 30_000)
+			s, err := payee.Resend(donor.now)
+			if err == nil && s == (books.Step{}) {
+				asked += open
+				s, err = payee.Propose(work(open), donor.now)
+				open = 0
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Log != nil {
+				donor.must(t, s.Log)
+			}
+			payee.Refresh(donor.book)
+		}
+		donor.now = donor.now.Add(time.Minute)
+	}
+	took := open + asked
+	t.Logf("a payer that signs nothing took %s, the bound is %s", took, bound)
+	if took > bound || took == 0 {
+		t.Errorf("took %s: the bound is %s", took, bound)
+	}
+	if claimed := donor.book.Peer(client.Node()).Claimed; claimed != asked {
+		t.Errorf("%s are claimed of it, want %s", claimed, asked)
+	}
+}
+
+// A payee that claims more than it did gets at most what so many cores could
+// have done, and never more than is reserved.
+func TestOverClaimer(t *testing.T) {
+	client, donor := newParty(t, "client"), newParty(t, "donor")
+	m := greeted(t, client, donor)
+	reserved := m.reserved()
+	for i, claim := range []sdk.ATP{books.MaxAmount, reserved + 1, reserved} {
+		s, err := m.payee.Propose(work(claim), donor.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := s.Send.(books.Proposal)
+		if _, err := m.payer.Propose(p, m.reserved(), client.now); err == nil {
+			t.Errorf("claim %d of %s was signed at once", i, claim)
+		}
+	}
+	took, begun := sdk.ATP(0), client.now
+	for range 100 { // ten seconds
+		client.now, donor.now = client.now.Add(100*time.Millisecond), donor.now.Add(100*time.Millisecond)
+		if m.reserved() < reserved {
+			client.must(t, books.Reserve{Peer: donor.Node(), Amount: reserved - m.reserved(), Limit: 10_000 * sdk.OneATP})
+		}
+		for claim := reserved; claim > 1000; claim /= 2 {
+			s, err := m.payee.Propose(work(claim), donor.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := s.Send.(books.Proposal)
+			signed, err := m.payer.Propose(p, m.reserved(), client.now)
+			if err != nil {
+				continue
+			}
+			donor.must(t, s.Log)
+			client.must(t, signed.Log)
+			m.payee.Refresh(donor.book)
+			m.payer.Refresh(client.book)
+			settled, err := m.payee.Countersigned(signed.Send.(books.Countersigned))
+			if err != nil {
+				t.Fatal(err)
+			}
+			donor.must(t, settled.Log)
+			m.payee.Refresh(donor.book)
+			took += claim
+		}
+	}
+	wall := client.now.Sub(begun)
+	bound := m.payer.Bound() + sdk.ATP(float64(terms.Cores)*float64(wall.Microseconds())*1.02)
+	t.Logf("an over-claimer took %s in %s of %d cores, the bound is %s; at once at most %s, which were reserved", took, wall, terms.Cores, bound, reserved)
+	if took > bound {
+		t.Errorf("took %s: the bound is %s", took, bound)
+	}
+	agree(t, client, donor, took)
+}
+
+// A payee that signs two receipts with one number is caught by the second,
+// takes nothing by it, and is blocked. The proof convinces a stranger.
+func TestEquivocator(t *testing.T) {
+	client, donor := newParty(t, "client"), newParty(t, "donor")
+	todo := [][]books.Job{work(50_000)}
+	m := meet(client, donor, &todo, 1)
+	if err := m.run(t); err != nil {
+		t.Fatal(err)
+	}
+	before := client.book.Peer(donor.Node())
+	other := before.Paid
+	other.To++
+	other.PayeeSig, other.PayerSig = donor.SignReceipt(other.Receipt.Bytes()), books.Signature{}
+	s, err := m.payer.Propose(books.Proposal{Signed: other, List: work(50_000)}, m.reserved(), client.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, ok := s.Send.(books.Refusal); !ok || m.Code != sdk.CodeDenied {
+		t.Fatalf("the answer is %#v", s.Send)
+	}
+	client.must(t, s.Log)
+	block := s.Log.(books.Block)
+	proof, err := books.ParseProof(block.Proof.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who := proof.Cheats(); len(who) != 1 || who[0] != donor.Node() {
+		t.Fatalf("the proof is against %v", who)
+	}
+	after := client.book.Peer(donor.Node())
+	t.Logf("an equivocator took %s, the bound is 0 ATP", after.Spent-before.Spent)
+	if after.Spent != before.Spent || after.Reserved != 0 || !after.Blocked {
+		t.Errorf("behind it: %+v", after)
+	}
+	client.restart(t)
+	if _, err := books.NewPayer(side(client, donor, 9), client.book).Hello(client.now); sdk.CodeOf(err) != sdk.CodeDenied {
+		t.Errorf("a new session: %v", err)
+	}
+	if err := client.log(t, books.Reserve{Peer: donor.Node(), Amount: 1, Limit: 100}); sdk.CodeOf(err) != sdk.CodeDenied {
+		t.Errorf("a new reservation: %v", err)
+	}
+}
+
+// Receipts that were settled are proposed again, all of them, in this session
+// and in a new one. None is paid twice.
+func TestReplayer(t *testing.T) {
+	client, donor := newParty(t, "client"), newParty(t, "donor")
+	todo := [][]books.Job{work(50_000), work(7), work(900)}
+	m := meet(client, donor, &todo, 1)
+	if err := m.run(t); err != nil {
+		t.Fatal(err)
+	}
+	before := client.book.Peer(donor.Node()).Spent
+	var old []books.Proposal
+	for _, r := range donor.ledger.records {
+		if op, err := books.ParseBody(r.Body); err == nil {
+			if p, ok := op.(books.Propose); ok {
+				old = append(old, books.Proposal(p))
+			}
+		}
+	}
+	for n := byte(3); n < 6; n++ {
+		again := meet(client, donor, &[][]books.Job{}, n)
+		if err := again.run(t); err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range old {
+			for _, m := range []*meeting{m, again} {
+				s, err := m.payer.Propose(p, m.reserved(), client.now)
+				if s.Log != nil || i < len(old)-1 && err == nil {
+					t.Fatalf("receipt %d once more: %+v, %v", i, s, err)
+				}
+			}
+		}
+	}
+	took := client.book.Peer(donor.Node()).Spent - before
+	t.Logf("a replayer took %s, the bound is 0 ATP", took)
+	if took != 0 || len(old) != 3 {
+		t.Errorf("took %s with %d receipts", took, len(old))
+	}
+}
+
+// Signatures of others, and receipts that were changed in any field, are worth
+// nothing to either side.
+func TestForgeries(t *testing.T) {
+	client, donor, stranger := newParty(t, "client"), newParty(t, "donor"), newParty(t, "stranger")
+	m := greeted(t, client, donor)
+	s, err := m.payee.Propose(work(50_000), donor.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := s.Send.(books.Proposal)
+	for name, change := range map[string]func(*books.Proposal){
+		"mesh":    func(p *books.Proposal) { p.Mesh[0]++ },
+		"payer":   func(p *books.Proposal) { p.Payer = stranger.Node() },
+		"payee":   func(p *books.Proposal) { p.Payee = stranger.Node() },
+		"epoch":   func(p *books.Proposal) { p.Epoch-- },
+		"future":  func(p *books.Proposal) { p.Epoch += 1 << 40 },
+		"number":  func(p *books.Proposal) { p.Seq++ },
+		"cpu":     func(p *books.Proposal) { p.CPU++ },
+		"amount":  func(p *books.Proposal) { p.Amount++ },
+		"calls":   func(p *books.Proposal) { p.Calls++ },
+		"jobs":    func(p *books.Proposal) { p.List = work(50_001) },
+		"root":    func(p *books.Proposal) { p.Jobs[0]++ },
+		"before":  func(p *books.Proposal) { p.Prev[0]++ },
+		"price":   func(p *books.Proposal) { p.List = []books.Job{books.NewJob(p.List[0], 2*books.PriceOne)} },
+		"nothing": func(p *books.Proposal) { p.List = nil },
+	} {
+		for _, resigned := range []bool{false, true} {
+			p := good
+			change(&p)
+			if resigned {
+				p.PayeeSig = donor.SignReceipt(p.Receipt.Bytes())
+			}
+			if step, err := m.payer.Propose(p, m.reserved(), client.now); err == nil {
+				t.Errorf("%s, resigned %v: signed: %+v", name, resigned, step)
+			}
+		}
+	}
+	forged := good
+	forged.PayeeSig = stranger.SignReceipt(good.Receipt.Bytes())
+	if _, err := m.payer.Propose(forged, m.reserved(), client.now); sdk.CodeOf(err) != sdk.CodeDenied {
+		t.Errorf("signed by a stranger: %v", err)
+	}
+	donor.must(t, s.Log)
+	m.payee.Refresh(donor.book)
+	if _, err := m.payee.Countersigned(books.Countersigned{Epoch: good.Epoch, Seq: good.Seq, Sig: stranger.SignReceipt(good.Receipt.Bytes())}); sdk.CodeOf(err) != sdk.CodeDenied {
+		t.Errorf("countersigned by a stranger: %v", err)
+	}
+	if _, err := m.payer.Propose(good, m.reserved(), client.now); err != nil {
+		t.Errorf("the good one: %v", err)
+	}
+}

@@ -1,0 +1,129 @@
+package books
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/cellkernel/cellkernel/sdk"
+)
+
+// Load reads the book of self out of an open ledger: the sums of its accounts,
+// and as many of its last records as there are since the last snapshot. What it
+// finds has to be a book; it changes nothing.
+func Load(ctx context.Context, l sdk.Ledger, self sdk.NodeID) (*Book, error) {
+	head, sums, err := l.Balances(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load book: %w", err)
+	}
+	for window := uint64(2 * snapshotEvery); ; window *= 4 {
+		from := uint64(1)
+		if head.Seq > window {
+			from = head.Seq - window + 1
+		}
+		b, err := loadFrom(ctx, l, self, loading{from, head, sums})
+		if err != nil {
+			return nil, fmt.Errorf("load book: %w", err)
+		}
+		if b != nil {
+			return b, b.Check()
+		}
+	}
+}
+
+type loading struct {
+	from uint64
+	head sdk.Head
+	sums map[sdk.Account]sdk.ATP
+}
+
+// loadFrom loads a book whose records before from are not read. It returns nil
+// if there is no whole snapshot behind that.
+func loadFrom(ctx context.Context, l sdk.Ledger, self sdk.NodeID, o loading) (*Book, error) {
+	var tail []sdk.Record
+	start, parts := -1, [][]byte{}
+	var blob []byte
+	err := l.Read(ctx, o.from, func(r sdk.Record) bool {
+		if r.Seq > o.head.Seq {
+			return false
+		}
+		tail = append(tail, r)
+		if s, ok := snapshotOf(r); ok && int(s.Part) == len(parts) {
+			if parts = append(parts, s.Chunk); s.Part+1 == s.Parts {
+				start, blob, parts = len(tail), bytes.Join(parts, nil), nil
+			}
+		} else {
+			parts = nil
+		}
+		if start > 0 && o.from > 1 { // what is before a snapshot is not needed
+			tail, start = append(tail[:0], tail[start:]...), 0
+		}
+		return true
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := New(self)
+	switch {
+	case o.from > 1 && blob == nil:
+		return nil, nil
+	case o.from > 1:
+		if err := b.restore(blob); err != nil {
+			return nil, err
+		}
+		if err := b.begin(tail, o); err != nil {
+			return nil, err
+		}
+	}
+	return b, b.replay(tail, o)
+}
+
+func snapshotOf(r sdk.Record) (Snapshot, bool) {
+	if len(r.Body) < 2 || r.Body[1] != kindSnapshot {
+		return Snapshot{}, false
+	}
+	op, err := ParseBody(r.Body)
+	if err != nil {
+		return Snapshot{}, false
+	}
+	s, ok := op.(Snapshot)
+	return s, ok
+}
+
+// begin sets the accounts to what they were before tail.
+func (b *Book) begin(tail []sdk.Record, o loading) error {
+	b.tail, b.head = true, sdk.Head{Seq: o.head.Seq - uint64(len(tail))}
+	for a, v := range o.sums {
+		b.accounts[a] = v
+	}
+	for _, r := range tail {
+		for _, p := range r.Postings {
+			var ok bool
+			if b.accounts[p.Account], ok = add(b.accounts[p.Account], -p.Amount); !ok {
+				return b.fail(violated("I6", "record %d: account %s overflows", r.Seq, p.Account))
+			}
+		}
+	}
+	return nil
+}
+
+// replay applies tail and compares what comes of it with the ledger's own sums.
+func (b *Book) replay(tail []sdk.Record, o loading) error {
+	for _, r := range tail {
+		if err := b.Apply(r); err != nil {
+			return err
+		}
+	}
+	if b.tail {
+		b.tail, b.head.Hash = false, o.head.Hash
+	}
+	if b.head != o.head {
+		return b.fail(violated("I2", "the book ends at %d %x, the ledger at %d %x", b.head.Seq, b.head.Hash[:4], o.head.Seq, o.head.Hash[:4]))
+	}
+	for a, v := range o.sums {
+		if b.accounts[a] != v {
+			return b.fail(violated("I1", "account %s is %s, the ledger says %s", a, b.accounts[a], v))
+		}
+	}
+	return nil
+}
