@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
 
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
@@ -10,6 +11,7 @@ import (
 	"github.com/cellkernel/cellkernel/plugins/ledger-json/jsonledger"
 	"github.com/cellkernel/cellkernel/plugins/transport-quic/quictransport"
 	"github.com/cellkernel/cellkernel/plugins/transport-uds/udstransport"
+	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/plugin"
 	"github.com/cellkernel/cellkernel/sdk/plugin/memplugin"
 )
@@ -37,3 +39,14 @@ func listenLighthouse(ctx context.Context, addr string, log *slog.Logger) (*ligh
 
 // probeLighthouse asks whether one answers.
 func probeLighthouse(ctx context.Context, addr string) error { return lighthouse.Probe(ctx, addr) }
+
+// The files of ledger-json are read without a kernel, too.
+type (
+	bookReport = jsonledger.Report
+	bookDamage = jsonledger.DamageError
+)
+
+// walkBook checks a book of ledger-json and, unless saw is nil, shows its records.
+func walkBook(ctx context.Context, dir *os.Root, saw func(sdk.Record) error) (bookReport, error) {
+	return jsonledger.Walk(ctx, dir, saw)
+}

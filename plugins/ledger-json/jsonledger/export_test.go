@@ -19,7 +19,7 @@ func NewOn(c Config, fs FileSystem) *Ledger {
 }
 
 // VerifyOn is Verify on any file system.
-func VerifyOn(ctx context.Context, fs FileSystem) (Report, error) { return verify(ctx, fs) }
+func VerifyOn(ctx context.Context, fs FileSystem) (Report, error) { return verify(ctx, fs, nil) }
 
 // FilesOf is a directory as a file system.
 func FilesOf(root *os.Root) FileSystem { return directory{root} }

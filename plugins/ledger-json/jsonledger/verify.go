@@ -23,9 +23,17 @@ type Report struct {
 // batches, the chain, that no id is there twice, that every account's sum fits,
 // and that the checkpoint says the same. It changes nothing, and the book may
 // be open elsewhere. The first thing wrong is a [*DamageError].
-func Verify(ctx context.Context, dir *os.Root) (Report, error) { return verify(ctx, directory{dir}) }
+func Verify(ctx context.Context, dir *os.Root) (Report, error) {
+	return verify(ctx, directory{dir}, nil)
+}
 
-func verify(ctx context.Context, dir fileSystem) (Report, error) {
+// Walk is [Verify], and shows every record on the way, as soon as its batch is
+// known to be whole. An error that saw returns ends it.
+func Walk(ctx context.Context, dir *os.Root, saw func(sdk.Record) error) (Report, error) {
+	return verify(ctx, directory{dir}, saw)
+}
+
+func verify(ctx context.Context, dir fileSystem, saw func(sdk.Record) error) (Report, error) {
 	c, err := readCheckpoint(dir) // first: the book goes on
 	if err != nil {
 		return Report{}, err
@@ -34,7 +42,10 @@ func verify(ctx context.Context, dir fileSystem) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	v := verifier{Report: Report{Balances: map[sdk.Account]sdk.ATP{}}, checkpoint: c}
+	if c == nil && len(segments) == 0 {
+		return Report{}, sdk.Errorf(sdk.CodeNotFound, "there is no book: no %s and no segment", checkpointName)
+	}
+	v := verifier{Report: Report{Balances: map[sdk.Account]sdk.ATP{}}, checkpoint: c, saw: saw}
 	t := tail{dir: dir, saw: v.took}
 	for i, s := range segments {
 		if err := v.segment(ctx, &t, s, i == len(segments)-1); err != nil {
@@ -52,6 +63,7 @@ type verifier struct {
 	ids        []sdk.RecordID
 	checkpoint *checkpoint // nil for none
 	met        bool        // the checkpoint's head was in the book
+	saw        func(sdk.Record) error
 }
 
 func (v *verifier) segment(ctx context.Context, t *tail, s *segment, last bool) error {
@@ -81,6 +93,12 @@ func (v *verifier) took(batch []entry) error {
 			return &badLine{batch[i].off, err}
 		}
 		v.ids = append(v.ids, batch[i].rec.ID)
+		if v.saw == nil {
+			continue
+		}
+		if err := v.saw(batch[i].rec); err != nil {
+			return err
+		}
 	}
 	e := &batch[len(batch)-1]
 	v.Head = sdk.Head{Seq: e.rec.Seq, Hash: e.hash}
