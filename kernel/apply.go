@@ -124,6 +124,7 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 	if k.stateNow() == admin.StateDraining {
 		return nil, sdk.Errorf(sdk.CodeUnavailable, "apply: the kernel is shutting down")
 	}
+	k.doubt(old.Doubts(k.wantedCells()), g.Doubts(wanted))
 	defer k.network.Changed() // who listens may have changed, and whatever else is announced
 	if err := k.carryOut(ctx, g, wanted, todo); err != nil {
 		return changes(todo), err

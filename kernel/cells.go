@@ -383,6 +383,16 @@ func (k *Kernel) logState(p admin.Process) {
 	k.log.Log(context.Background(), level, string(p.State), about...)
 }
 
+// doubt tells people what looks like a slip of the hand in what is to run, and
+// did not before.
+func (k *Kernel) doubt(before, now []genome.Problem) {
+	for _, p := range now {
+		if !slices.ContainsFunc(before, func(b genome.Problem) bool { return b.Text == p.Text }) {
+			k.note(p.Sentence())
+		}
+	}
+}
+
 // note tells people something, once: who shows events does not show the log's
 // lines below WARN.
 func (k *Kernel) note(text string) {

@@ -216,9 +216,7 @@ func (k *Kernel) boot(ctx, serving context.Context, ended chan<- int, wg *sync.W
 		return err
 	}
 	k.setWanted(wanted)
-	for _, text := range k.opt.Genome.Doubts(wanted) {
-		k.note(text)
-	}
+	k.doubt(nil, k.opt.Genome.Doubts(wanted))
 	plugins := make(chan error, 1)
 	wg.Go(func() { plugins <- k.startPlugins(ctx, serving, wg) })
 	err = k.build(ctx, k.opt.Genome, wanted)

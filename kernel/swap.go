@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
@@ -41,9 +43,18 @@ func (k *Kernel) differ(g *genome.Genome, how string) {
 	k.origins = slices.Clone(k.origins)
 	for i, s := range k.origins {
 		if s.Key == "golgi.discovery" {
-			k.origins[i] = admin.Setting{Key: s.Key, Value: fmt.Sprintf("%q", g.Golgi.Discovery), Origin: "plugin swap"}
+			k.origins[i] = admin.Setting{Key: s.Key, Value: quoted(g.Golgi.Discovery), Origin: "plugin swap"}
 		}
 	}
+}
+
+// quoted is a list as TOML would write it.
+func quoted(list []string) string {
+	words := make([]string, len(list))
+	for i, w := range list {
+		words[i] = strconv.Quote(w)
+	}
+	return "[" + strings.Join(words, ", ") + "]"
 }
 
 // revertNetwork ends what a failed change has begun: what was in use before

@@ -43,6 +43,7 @@ given as an argument, read from a file (@FILE) or from standard input (-); witho
 			return a.call(cmd.Context(), r)
 		},
 	}
+	a.outputFlag(cmd) // JSON either way: what is written for one command works for all
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "give up after this time")
 	return cmd
 }
@@ -97,7 +98,7 @@ func readLimited(r io.Reader, name string) ([]byte, error) {
 }
 
 func (a *app) call(ctx context.Context, r admin.CallRequest) error {
-	c, err := a.connect(ctx)
+	c, err := a.connectToChange(ctx)
 	if err != nil {
 		return err
 	}

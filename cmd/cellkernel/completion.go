@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +87,30 @@ func (a *app) completePlugins(cmd *cobra.Command, _ []string, _ string) ([]cobra
 	return a.complete(cmd, func(ctx context.Context, k admin.Kernel) []string {
 		return names(ctx, k, false, admin.KindPlugin)
 	})
+}
+
+// completeUp offers the cells of the genome that "up" would read, beside files
+// as long as none is named.
+func (a *app) completeUp(_ *cobra.Command, words []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	directive := cobra.ShellCompDirectiveNoFileComp
+	if len(words) == 0 {
+		directive = cobra.ShellCompDirectiveDefault
+	}
+	var p admin.Plan
+	if err := a.planFrom(&p, words); err != nil {
+		return nil, directive
+	}
+	g, _, err := load(p)
+	if err != nil {
+		return nil, directive
+	}
+	var names []cobra.Completion
+	for _, name := range slices.Sorted(maps.Keys(g.Cells)) {
+		if !slices.Contains(words, string(name)) {
+			names = append(names, cobra.Completion(name))
+		}
+	}
+	return names, directive
 }
 
 // completeMethods offers cells until there is a dot, then the cell's methods.

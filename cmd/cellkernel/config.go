@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -40,14 +41,64 @@ func (a *app) configCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Report every mistake in a genome.toml, starting nothing",
-		Args:  args(0, 1),
+		Long: `Check reads all sources as "up" would. It ends with 3 if there are mistakes. What is allowed and looks like a slip
+of the hand, such as an axon to a cell that is not in the genome, is a note.`,
+		Args: args(0, 1),
 		RunE: func(_ *cobra.Command, words []string) error {
-			_, err := a.loadWords(&p, words)
+			origins, err := a.loadWords(&p, words)
+			var notes config.Errors
+			if err == nil {
+				notes = origins.Doubts()
+			}
+			if shown := a.showChecked(err, notes); shown != nil {
+				return shown
+			}
 			return err
 		},
 	}
 	sourceFlags(cmd, &p)
+	a.outputFlag(cmd)
 	return cmd
+}
+
+// A remark is what "config check" says about one place, as JSON.
+type remark struct {
+	Severity string `json:"severity"` // "error" or "note"
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Column   int    `json:"column,omitempty"`
+	Key      string `json:"key,omitempty"`
+	Text     string `json:"text"`
+	Hint     string `json:"hint,omitempty"` // the nearest valid spelling, or what to do
+}
+
+// showChecked writes what was found. As text, mistakes are left to whoever
+// reports the error.
+func (a *app) showChecked(err error, notes config.Errors) error {
+	if a.output != "json" {
+		for _, n := range notes {
+			n.Message = "note: " + n.Message
+			fmt.Fprintln(a.stderr, printable(n.Render()))
+		}
+		return nil
+	}
+	list := remarks("note", notes)
+	var conf *configError
+	switch {
+	case errors.As(err, &conf) && len(conf.list) > 0:
+		list = remarks("error", conf.list)
+	case err != nil:
+		list = []remark{{Severity: "error", Text: err.Error(), Hint: hintFor(err)}}
+	}
+	return writeJSON(a.stdout, list)
+}
+
+func remarks(severity string, list config.Errors) []remark {
+	out := []remark{}
+	for _, e := range list {
+		out = append(out, remark{severity, e.File, e.Line, e.Column, e.Key, e.Message, e.Suggestion})
+	}
+	return out
 }
 
 func (a *app) configShowCommand() *cobra.Command {
@@ -64,7 +115,10 @@ with --running, as the running kernel uses it.`,
 			if err != nil {
 				return err
 			}
-			return a.show(list, func(w io.Writer) error { return settingsText(w, list, origin) })
+			if a.output == "json" {
+				return a.settingsJSON(list)
+			}
+			return settingsText(a.stdout, list, origin)
 		},
 	}
 	sourceFlags(cmd, &p)
@@ -94,6 +148,24 @@ func (a *app) settings(cmd *cobra.Command, p *admin.Plan, words []string, runnin
 		list = append(list, admin.Setting(v))
 	}
 	return list, nil
+}
+
+// settingsJSON writes the settings with their values as JSON has them.
+func (a *app) settingsJSON(list []admin.Setting) error {
+	type setting struct {
+		Key    string `json:"key"`
+		Value  any    `json:"value"`
+		Origin string `json:"origin"`
+	}
+	out := []setting{}
+	for _, s := range list {
+		v, err := config.ParseValue(s.Value)
+		if err != nil {
+			return fmt.Errorf("show %s: %w", s.Key, err)
+		}
+		out = append(out, setting{s.Key, v, s.Origin})
+	}
+	return writeJSON(a.stdout, out)
 }
 
 // settingsText writes one setting per line, as TOML with dotted keys.

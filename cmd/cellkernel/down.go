@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +35,7 @@ all its processes are gone.`,
 			return a.down(cmd.Context(), r)
 		},
 	}
+	a.outputFlag(cmd)
 	cmd.Flags().BoolVar(&r.Now, "now", false, "kill at once instead of draining")
 	cmd.Flags().DurationVar(&r.Within, "within", 0, "kill what has not finished by then (default: what the genome says)")
 	return cmd
@@ -52,16 +55,45 @@ func (a *app) down(ctx context.Context, r admin.DownRequest) error {
 	if err == nil {
 		defer unix.Close(proc)
 	}
-	v := newView(a.stderr)
-	err = c.Down(ctx, r, func(e admin.Event) error { v.event(e); return nil })
+	v, end := newView(a.stderr), drained{Genome: c.Version().Genome, PID: c.PID(), Ended: []endedProcess{}}
+	err = c.Down(ctx, r, func(e admin.Event) error { v.event(e); end.note(e.Process); return nil })
 	// A kernel that was killed while it drained is down as well.
 	if err != nil && (ctx.Err() != nil || sdk.CodeOf(err) != sdk.CodeUnavailable) {
 		return err
 	}
-	if proc < 0 {
-		return nil
+	if proc >= 0 {
+		if err := waitGone(ctx, proc, c.PID()); err != nil {
+			return err
+		}
 	}
-	return waitGone(ctx, proc, c.PID())
+	return a.show(end, func(io.Writer) error { return nil }) // the view has said it
+}
+
+// A drained is what down has brought to an end, as JSON.
+type drained struct {
+	Genome string         `json:"genome"`
+	PID    int            `json:"pid"` // of the kernel
+	Ended  []endedProcess `json:"ended"`
+}
+
+// An endedProcess is a process that ended while the kernel drained, and how.
+type endedProcess struct {
+	Kind    string      `json:"kind"`
+	Name    string      `json:"name"`
+	Replica int         `json:"replica"`
+	State   admin.State `json:"state"`
+	Detail  string      `json:"detail,omitempty"`
+}
+
+// note keeps the last state of a process that does not run any more.
+func (d *drained) note(p *admin.Process) {
+	if p == nil || p.State != admin.StateStopped && p.State != admin.StateDone && p.State != admin.StateFailed {
+		return
+	}
+	d.Ended = slices.DeleteFunc(d.Ended, func(e endedProcess) bool {
+		return e.Kind == p.Kind && e.Name == p.Name && e.Replica == p.Replica
+	})
+	d.Ended = append(d.Ended, endedProcess{p.Kind, p.Name, p.Replica, p.State, p.Detail})
 }
 
 // waitGone waits until the process behind a pidfd has ended.

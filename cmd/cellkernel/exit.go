@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cellkernel/cellkernel/kernel/config"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -93,10 +94,12 @@ func (e *usageError) Unwrap() error { return e.err }
 func usage(err error) error { return &usageError{err} }
 
 // A configError is a manifest that can not be used. Report, if there is one,
-// is for people: every mistake with its line and a caret.
+// is for people: every mistake with its line and a caret. List is the same for
+// programs.
 type configError struct {
 	err    error
 	report string
+	list   config.Errors
 }
 
 func (e *configError) Error() string { return e.err.Error() }

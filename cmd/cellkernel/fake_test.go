@@ -95,7 +95,8 @@ func fakeFor(dir string, flags []string) *admintest.Fake {
 		f.Records = append(f.Records, admin.LogRecord{Time: base.Add(time.Duration(i) * time.Minute),
 			Kind: admin.KindCell, Name: "worker", Replica: i%2 + 1, Stream: "stderr", Text: text})
 	}
-	f.Draining = []admin.Event{{Seq: 1, Kind: admin.EventDrain, Waiting: []string{"worker#1 (2 calls)"}}}
+	f.Draining = []admin.Event{{Seq: 1, Kind: admin.EventDrain, Waiting: []string{"worker#1 (2 calls)"}},
+		{Seq: 2, Kind: admin.EventState, Process: &admin.Process{Kind: admin.KindCell, Name: "worker", Replica: 1, State: admin.StateStopped}}}
 	f.Run = admin.Launch{Command: []string{"sh", "-c", "echo cell $CELLKERNEL_TOKEN; cat; exit 7"}, Dir: dir,
 		Env: []string{"CELLKERNEL_SOCKET=/nowhere", "CELLKERNEL_TOKEN=secret"}}
 	for _, flag := range flags {

@@ -98,7 +98,7 @@ func (a *app) here(ctx context.Context) (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nearest(ctx, dir, own)
+	return nearest(ctx, filepath.Clean(dir), own) // $PWD may end in ".."
 }
 
 // kernelOf returns the kernel that runs the given manifest, or nil if none

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +37,7 @@ calls it. Inside a Go module they become part of it, elsewhere they get one of t
 			return a.initDir(cmd.Context(), dir, f)
 		},
 	}
+	a.outputFlag(cmd)
 	cmd.Flags().StringVar(&f.module, "module", "", "path of a new Go module (default: the directory's name)")
 	cmd.Flags().StringVar(&f.sdk, "sdk", "", "use the sdk of this checkout instead of a released one")
 	return cmd
@@ -60,8 +63,15 @@ func (a *app) initDir(ctx context.Context, dir string, f initFlags) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range names {
-		fmt.Fprintln(a.stdout, filepath.Join(dir, n))
+	for i, n := range names {
+		names[i] = filepath.Join(dir, n)
+	}
+	err = a.show(names, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, strings.Join(names, "\n"))
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	if err := module.Require(ctx, f.sdk, func(s string) { fmt.Fprintln(a.stderr, s) }); err != nil {
 		return fmt.Errorf("make module %q: %w", module.Path, err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -34,7 +35,10 @@ that it can be piped. The kernel must listen for other machines: a cell has list
 			if revoke {
 				n, err := c.Revoke(ctx)
 				if err == nil {
-					fmt.Fprintf(a.stdout, "revoked %d\n", n)
+					err = a.show(map[string]int{"revoked": n}, func(w io.Writer) error {
+						_, err := fmt.Fprintf(w, "revoked %d\n", n)
+						return err
+					})
 				}
 				return err
 			}

@@ -40,6 +40,7 @@ it in ~/.cell/MESH (CELLKERNEL_HOME moves it). No kernel needs to run here.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return a.join(cmd.Context(), f) },
 	}
+	a.outputFlag(cmd)
 	cmd.Flags().StringVar(&f.node, "node", "", "name of this node (default: as the genome.toml here says, else host and directory)")
 	cmd.Flags().StringVar(&f.mesh, "mesh", "", "what to call the mesh on this machine (default: as the inviter does)")
 	cmd.Flags().BoolVar(&f.replace, "replace", false, "replace the secret of a mesh of that name")
@@ -63,7 +64,13 @@ func (a *app) join(ctx context.Context, f joinFlags) error {
 	if err != nil {
 		return joinHint(err)
 	}
-	fmt.Fprintf(a.stdout, "mesh %s %s, node %s %s\n", printable(id.Mesh), id.MeshID, printable(id.Node), id.NodeID)
+	err = a.show(id, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "mesh %s %s, node %s %s\n", printable(id.Mesh), id.MeshID, printable(id.Node), id.NodeID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	if named != id.Mesh {
 		a.sayMesh(id.Mesh)
 	}

@@ -129,7 +129,7 @@ func manifestError(file string, err error) error {
 	if len(list) != 1 {
 		what = fmt.Sprintf("%d mistakes", len(list))
 	}
-	return &configError{err: fmt.Errorf("read %s: %s", file, what), report: list.Render()}
+	return &configError{err: fmt.Errorf("read %s: %s", file, what), report: list.Render(), list: list}
 }
 
 // bootError types an error of a kernel that was given a manifest: what it

@@ -24,7 +24,7 @@ func (a *app) meshCommand() *cobra.Command {
 }
 
 func (a *app) meshCreateCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a mesh that other machines can be invited to",
 		Long: `Create makes the secret of a new mesh in ~/.cell/NAME (CELLKERNEL_HOME moves it). It is for the first
@@ -49,11 +49,20 @@ machine of a mesh; the others join. It never replaces a secret.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "mesh %s %s\n", name, id)
 			a.sayMesh(string(name))
-			return nil
+			return a.showMesh(admin.Rotation{Mesh: string(name), MeshID: id})
 		},
 	}
+	a.outputFlag(cmd)
+	return cmd
+}
+
+// showMesh writes the name and the id of a mesh that is new, or has a new secret.
+func (a *app) showMesh(r admin.Rotation) error {
+	return a.show(r, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "mesh %s %s\n", printable(r.Mesh), printable(r.MeshID))
+		return err
+	})
 }
 
 // sayMesh says how a genome.toml names its mesh.
@@ -89,7 +98,7 @@ func (a *app) meshListCommand() *cobra.Command {
 }
 
 func (a *app) meshRotateCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "rotate [NAME]",
 		Short: "Replace the secret of a mesh: every other machine is out until it is invited again",
 		Long: `Rotate gives the mesh of the genome.toml here, or the one that is named, a new secret. Kernels of this
@@ -109,11 +118,12 @@ both secrets count: whoever is not invited again is out.`,
 			if err != nil {
 				return memberHint(err)
 			}
-			fmt.Fprintf(a.stdout, "mesh %s %s\n", printable(r.Mesh), printable(r.MeshID))
 			fmt.Fprintf(a.stderr, "cellkernel: links ended: %d; all other machines have to be invited again\n", r.Links)
-			return nil
+			return a.showMesh(*r)
 		},
 	}
+	a.outputFlag(cmd)
+	return cmd
 }
 
 // meshToChange is the mesh that is named, by its files, or the one of the genome.

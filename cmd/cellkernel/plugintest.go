@@ -49,7 +49,10 @@ is broken.`,
 				// The sdk's advice is to run what runs here.
 				report.Results[i].Why, _, _ = strings.Cut(r.Why, "; try `cellkernel plugin test")
 			}
-			err := a.show(report, func(w io.Writer) error { return reportText(w, report) })
+			err := notPlugin(words[0], report)
+			if err == nil || a.output == "json" {
+				err = a.show(report, func(w io.Writer) error { return reportText(w, report) })
+			}
 			if err == nil && !report.OK {
 				return &exitError{exitFailed}
 			}
@@ -85,6 +88,23 @@ func (f *pluginTestFlags) complete(a *app) error {
 		}
 	}
 	return nil
+}
+
+// silent is what the sdk says of a process that does not introduce itself.
+const silent = "it never said that it is a plugin"
+
+// notPlugin is an error if what was tested is another program, such as a cell:
+// then there is no contract that it could break.
+func notPlugin(path string, r plugintest.Report) error {
+	if r.Kind != "" || len(r.Results) == 0 {
+		return nil
+	}
+	_, rest, found := strings.Cut(r.Results[0].Why, silent)
+	if !found {
+		return nil
+	}
+	return withHint(fmt.Errorf("test plugin %q: is not a plugin: %s%s", path, silent, rest),
+		"a plugin's main function calls plugin.Serve: docs/plugins.md; what a genome.toml calls a cell is started by \"cellkernel up\"")
 }
 
 func reportText(w io.Writer, r plugintest.Report) error {

@@ -65,7 +65,7 @@ If a kernel runs the file already, up plans the difference, prints it, applies i
 FILE is a genome.toml or its directory (default: the nearest one from the working directory upward);
 CELLs limit what is started to these and what they need.`,
 		Example: "  cellkernel up\n  cellkernel up examples/bench/genome.toml --set cells.worker.replicas=2\n  cellkernel up -d worker",
-		Args:    args(0, -1),
+		Args:    args(0, -1), ValidArgsFunction: a.completeUp,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			if err := a.planFrom(&f.plan, words); err != nil {
 				return err

@@ -205,12 +205,17 @@ func (l *loader) report(ly *layer, at span, path []string, message, hint string)
 	if len(l.errs) >= maxRecorded {
 		return
 	}
+	l.errs = append(l.errs, placed(ly, at, path, message, hint))
+}
+
+// placed is an error at a place of a layer.
+func placed(ly *layer, at span, path []string, message, hint string) Error {
 	if len(path) > 1 && path[1] == unnamed {
 		path = append([]string{"genome"}, path[2:]...)
 	}
 	e := Error{File: ly.name, Key: keyText(path), Message: message, Suggestion: hint, layer: ly.rank}
 	e.place(at, ly.line(at.line))
-	l.errs = append(l.errs, e)
+	return e
 }
 
 // merge puts the layers over each other and fills in what depends on files.

@@ -65,6 +65,18 @@ func (o *Origins) find(path []string) (*layer, span) {
 	return nil, span{}
 }
 
+// Doubts returns what is no mistake and looks like one, as
+// [genome.Genome.Doubts] has it, at the places where it was written.
+func (o *Origins) Doubts() Errors {
+	var list Errors
+	for _, p := range o.genome.Doubts(slices.Sorted(maps.Keys(o.genome.Cells))) {
+		if ly, at := o.find(p.Key); ly != nil {
+			list = append(list, placed(ly, at, p.Key, p.Text, p.Hint))
+		}
+	}
+	return list.sorted()
+}
+
 // Of returns the origin of a key such as "golgi.links". What no layer has set
 // is "default".
 func (o *Origins) Of(key string) string {

@@ -1,32 +1,35 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // render returns a value as TOML would write it; empty strings and zero
 // structs included.
 func render(v reflect.Value) string {
 	if v.Type() == durationType {
-		return strconv.Quote(shortDuration(time.Duration(v.Int())))
+		return quote(shortDuration(time.Duration(v.Int())))
 	}
 	if m, ok := v.Interface().(encoding.TextMarshaler); ok {
 		text, err := m.MarshalText()
 		if s := string(text); err == nil && (s == "true" || s == "false") {
 			return s
 		}
-		return strconv.Quote(string(text))
+		return quote(string(text))
 	}
 	switch v.Kind() {
 	case reflect.String:
-		return strconv.Quote(v.String())
+		return quote(v.String())
 	case reflect.Slice:
 		parts := make([]string, v.Len())
 		for i := range parts {
@@ -42,6 +45,26 @@ func render(v reflect.Value) string {
 		return render(v.Elem())
 	}
 	return fmt.Sprint(v.Interface())
+}
+
+// quote returns a basic string of TOML, in which all escapes of JSON are valid
+// and those of Go are not.
+func quote(s string) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string has no way to fail
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// ParseValue reads what [Value].Value says, as numbers, booleans, strings,
+// arrays and tables. Durations and sizes are strings.
+func ParseValue(text string) (any, error) {
+	var doc map[string]any
+	if err := toml.Unmarshal([]byte("value = "+text), &doc); err != nil {
+		return nil, fmt.Errorf("read value %.80q: %w", text, err)
+	}
+	return doc["value"], nil
 }
 
 // renderTable returns an inline table, keys sorted.

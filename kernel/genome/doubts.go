@@ -8,21 +8,30 @@ import (
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
-// Doubts lists axons of these cells that may be slips of the hand: they lead
-// to no cell of this genome, where another one is called nearly so. They are no
-// mistakes, because a cell may be found elsewhere.
-func (g *Genome) Doubts(cells []sdk.CellName) []string {
-	var names, list []string
+// Doubts lists axons of these cells that lead to no cell of g and name no
+// address. With a discovery they are no mistakes, because the cell may be found
+// elsewhere; but a name that is misspelt looks just like that.
+func (g *Genome) Doubts(cells []sdk.CellName) []Problem {
+	var names []string
 	for name := range g.Cells {
 		names = append(names, string(name))
 	}
+	var list []Problem
 	for _, cell := range cells {
-		for _, name := range slices.Sorted(maps.Keys(g.Cells[cell].Axons)) {
-			for _, t := range g.Cells[cell].Axons[name].To {
-				near := Nearest(string(t.Cell), names)
-				if t.Host == "" && g.Cells[t.Cell] == nil && near != "" {
-					list = append(list, fmt.Sprintf("axon %q of %q leads to %q, which is not in this genome and is looked for on the network (did you mean %q?)", name, cell, t.Cell, near))
+		c := g.Cells[cell]
+		if c == nil {
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.Axons)) {
+			for _, t := range c.Axons[name].To {
+				if t.Host != "" || g.Cells[t.Cell] != nil {
+					continue
 				}
+				list = append(list, Problem{
+					Key:  []string{"cells", string(cell), "axons", string(name), "to"},
+					Text: fmt.Sprintf("axon %q of cell %q: no cell %q here: it must be found on another machine", name, cell, t.Cell),
+					Hint: Nearest(string(t.Cell), names),
+				})
 			}
 		}
 	}

@@ -307,18 +307,29 @@ func TestNearest(t *testing.T) {
 	}
 }
 
-func TestAxonsThatAreNearlyRightAreDoubted(t *testing.T) {
+func TestAxonsThatLeadElsewhereAreDoubted(t *testing.T) {
 	g := genome.Default()
 	caller := genome.DefaultCell()
-	for _, to := range []sdk.CellName{"stroe", "elsewhere", "store"} {
+	for _, to := range []sdk.CellName{"stroe", "elsewhere", "store", "far"} {
 		a := genome.DefaultAxon(g.Golgi)
 		a.To = []genome.Target{{Cell: to}}
+		if to == "far" {
+			a.To[0].Host = "198.51.100.7:9099" // who names an address means it
+		}
 		caller.Axons[to] = a
 	}
 	g.Cells["caller"], g.Cells["store"] = caller, genome.DefaultCell()
 	got := g.Doubts([]sdk.CellName{"caller", "store"})
-	if len(got) != 1 || !strings.Contains(got[0], `"stroe"`) || !strings.Contains(got[0], `did you mean "store"?`) {
-		t.Errorf("got %q", got)
+	want := []string{
+		`cells.caller.axons.elsewhere.to: axon "elsewhere" of cell "caller": no cell "elsewhere" here: it must be found on another machine`,
+		`cells.caller.axons.stroe.to: axon "stroe" of cell "caller": no cell "stroe" here: it must be found on another machine (did you mean "store"?)`,
+	}
+	var texts []string
+	for _, p := range got {
+		texts = append(texts, p.String())
+	}
+	if !slices.Equal(texts, want) {
+		t.Errorf("got %q, want %q", texts, want)
 	}
 }
 

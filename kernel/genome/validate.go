@@ -38,12 +38,14 @@ type Problem struct {
 }
 
 // String returns `key: text (did you mean "hint"?)`.
-func (p Problem) String() string {
-	s := strings.Join(p.Key, ".") + ": " + p.Text
-	if p.Hint != "" {
-		s += fmt.Sprintf(" (did you mean %q?)", p.Hint)
+func (p Problem) String() string { return strings.Join(p.Key, ".") + ": " + p.Sentence() }
+
+// Sentence is p for people who do not look at the genome.
+func (p Problem) Sentence() string {
+	if p.Hint == "" {
+		return p.Text
 	}
-	return s
+	return fmt.Sprintf("%s (did you mean %q?)", p.Text, p.Hint)
 }
 
 // Validate returns everything that is wrong with g, in the order of the keys;

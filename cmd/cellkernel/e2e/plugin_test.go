@@ -59,6 +59,9 @@ func TestExternalPlugin(t *testing.T) {
 		t.Errorf("a plugin with another hash was started: %s", r.err)
 	}
 	contains(t, r.err, "sha256", hash[:8])
+	if n := strings.Count(r.err, "sha256 is"); n != 1 {
+		t.Errorf("it is said %d times, want once: %s", n, r.err)
+	}
 	misspelt := newNode(t, strings.Replace(strings.Replace(external, "HASH", hash, 1), "backlog", "backlgo", 1))
 	r = misspelt.ck("up")
 	if r.code == 0 {

@@ -74,13 +74,29 @@ func Cells(ctx context.Context, jobs []Job, opts Options) ([]Result, error) {
 	for _, root := range order {
 		m := &module{builder: b, root: root, tasks: modules[root]}
 		m.build(ctx)
-		for _, t := range m.tasks {
-			if t.err != nil {
-				errs = append(errs, fmt.Errorf("build cell %q: %w", t.Name, t.err))
-			}
-		}
+		errs = append(errs, m.errors()...)
 	}
 	return results, errors.Join(errs...)
+}
+
+// errors returns what went wrong, once where several cells fail for one reason.
+func (m *module) errors() []error {
+	var list []error
+	told := map[string]bool{}
+	for _, t := range m.tasks {
+		if t.err == nil || told[t.err.Error()] {
+			continue
+		}
+		told[t.err.Error()] = true
+		what := fmt.Sprintf("cell %q", t.Name)
+		for _, other := range m.tasks {
+			if other != t && other.err != nil && other.err.Error() == t.err.Error() {
+				what += fmt.Sprintf(", %q", other.Name)
+			}
+		}
+		list = append(list, fmt.Errorf("build %s: %w", what, t.err))
+	}
+	return list
 }
 
 // Stale says for each job that [Cells] would build why it would. It runs and

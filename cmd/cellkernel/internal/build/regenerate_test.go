@@ -117,6 +117,12 @@ func TestStaleGeneratedCodeIsWrittenFirst(t *testing.T) {
 	if err != nil && strings.Contains(err.Error(), `"b"`) {
 		t.Errorf("b is blamed: %v", err)
 	}
+	p.write("c/main.go", "package main\n\nimport \"example.test/shop/hello\"\n\nfunc main() { print(new(hello.Greeting)) }\n")
+	p.jobs = append(p.jobs, p.job("c"))
+	_, err = p.cells()
+	if err == nil || !strings.HasPrefix(err.Error(), `build cell "a", "c": `) || strings.Count(err.Error(), "build cell") != 1 {
+		t.Errorf("one reason for two cells: got %v, want it once", err)
+	}
 }
 
 func BenchmarkUpToDate(b *testing.B) {

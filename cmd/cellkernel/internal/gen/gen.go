@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/tools/go/packages"
 )
 
 // Options say how to generate. The zero Options write to the packages below
@@ -52,7 +54,7 @@ func Run(ctx context.Context, patterns []string, opts Options) ([]Result, error)
 	for _, p := range pkgs {
 		if p.Types == nil || len(p.Syntax) == 0 {
 			for _, e := range p.Errors {
-				errs = append(errs, fmt.Errorf("load package %s: %w", p.PkgPath, e))
+				errs = append(errs, fmt.Errorf("load package %s: %w", p.PkgPath, withoutPlace(e)))
 			}
 			continue
 		}
@@ -69,6 +71,14 @@ func Run(ctx context.Context, patterns []string, opts Options) ([]Result, error)
 	}
 	slices.SortFunc(results, func(a, b Result) int { return strings.Compare(a.Package, b.Package) })
 	return results, errors.Join(errs...)
+}
+
+// withoutPlace drops the position of an error that has none: it says "-".
+func withoutPlace(e packages.Error) error {
+	if e.Pos == "" || e.Pos == "-" {
+		return errors.New(e.Msg)
+	}
+	return e
 }
 
 // run generates one package; messages name paths relative to base.
