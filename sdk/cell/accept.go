@@ -108,11 +108,33 @@ func (m *Membrane) gone(id uint64) {
 func (m *Membrane) ended(l *inLink) {
 	m.mu.Lock()
 	delete(m.in, l.info.ID)
+	if m.welcome.Meter && l.active.Load() > 0 {
+		m.outlived[l] = struct{}{}
+	}
 	m.mu.Unlock()
 	m.unwatch(l.link)
 	if m.draining.Load() {
 		wakeUp(m.idle)
 	}
-	s := &channel.Stats{Links: []channel.LinkStats{l.stats()}}
-	m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: s}) })
+	l.over.Store(overSilent)
+	if l.active.Load() == 0 || !m.welcome.Meter {
+		m.sayClosed(l)
+	}
+}
+
+// What the kernel heard of a link's end.
+const (
+	overNot    = iota // it has not ended
+	overSilent        // nothing yet: handlers of its calls still run, and somebody owes for them
+	overSaid
+)
+
+// sayClosed tells the kernel the last counters of a link.
+func (m *Membrane) sayClosed(l *inLink) {
+	if !l.over.CompareAndSwap(overSilent, overSaid) {
+		return
+	}
+	m.wg.Go(func() {
+		m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: m.account.last(l)})
+	})
 }

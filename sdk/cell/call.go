@@ -87,7 +87,7 @@ func (c *Call) Reply(m flat.Message) error {
 	} else if l.active.Load() > 1 {
 		how = crowd
 	}
-	_, err := l.sendHow(h, m, nil, bound{until: c.ctx.deadline}, how)
+	_, err := l.sendHow(h, m, nil, bound{until: c.ctx.deadline, who: c.ctx}, how)
 	c.owed = false
 	if how == corked && l.inline.word.Load() != c.inline {
 		l.w.uncork(0) // another goroutine reads since, and has uncorked already
@@ -122,18 +122,27 @@ func (c *Call) run(begun int64) (took int64) {
 	if err != nil {
 		c.fail(err)
 	}
-	ctx.leave()
+	waits := ctx.leave()
 	c.seal()
 	if ctx.stream != nil {
 		ctx.stream.drop()
 	}
+	t := l.tallyOf(c.method)
 	c.recycle()
-	l.calls.Add(1)
+	t.calls.Add(1)
 	took = nanos() - begun
-	l.handler.Add(took)
-	l.active.Add(-1)
-	l.m.called()
+	if waits {
+		t.enter(begun + took) // nobody else ends that wait
+	}
 	return took
+}
+
+// away is told when a call has ended and its time is counted.
+func (l *inLink) away() {
+	if l.active.Add(-1) == 0 && l.over.Load() == overSilent {
+		l.m.sayClosed(l)
+	}
+	l.m.called()
 }
 
 // given is why a call that never ran is over already.

@@ -581,10 +581,13 @@ func BenchmarkEcho(b *testing.B) {
 	for _, inflight := range []int{1, 8, 64, 256} {
 		b.Run(fmt.Sprintf("inflight=%d", inflight), func(b *testing.B) { benchEcho(b, inflight, 64) })
 	}
+	for _, inflight := range []int{1, 256} {
+		b.Run(fmt.Sprintf("metered/inflight=%d", inflight), func(b *testing.B) { benchEcho(b, inflight, 64, celltest.Metered()) })
+	}
 	b.Run("size=65536/inflight=8", func(b *testing.B) { benchEcho(b, 8, 64<<10) })
 }
 
-func benchEcho(b *testing.B, inflight, size int) {
+func benchEcho(b *testing.B, inflight, size int, opts ...celltest.Option) {
 	k := celltest.New(b)
 	pool := sync.Pool{New: func() any { return new(raw) }}
 	k.Serve("echo", registerEcho(func(_ context.Context, c *cell.Call) error {
@@ -593,7 +596,7 @@ func benchEcho(b *testing.B, inflight, size int) {
 		err := c.Reply(r)
 		pool.Put(r)
 		return err
-	}))
+	}), opts...)
 	c := k.Synapse("echo").Client(&echoDesc)
 	ctx := context.Background()
 	in := &raw{make([]byte, size)}

@@ -108,6 +108,9 @@ func (l *outLink) find(match func(service, method string) bool) (uint16, *wire.M
 func (c *Client) Call(ctx context.Context, method int, in flat.Message) (Vesicle, error) {
 	md := &c.desc.Methods[method]
 	at := c.s.moment(ctx)
+	h := handlerOf(ctx)
+	h.pause(at.now)
+	defer h.resume()
 	c.s.earn()
 	var last *outLink
 	for attempt := 1; ; attempt++ {
@@ -166,6 +169,9 @@ func (l *outLink) call(ctx context.Context, h wire.Header, in flat.Message, at *
 // stream and nil for the other shapes.
 func (c *Client) Open(ctx context.Context, method int, first flat.Message) (*Stream, error) {
 	at := c.s.moment(ctx)
+	h := handlerOf(ctx)
+	h.pause(at.now)
+	defer h.resume()
 	var last *outLink
 	for attempt := 1; ; attempt++ {
 		st, l, err := c.tryOpen(ctx, method, first, last, at)
@@ -200,6 +206,9 @@ func (s *Synapse) CallJSON(ctx context.Context, method string, request []byte) (
 		return nil, sdk.Errorf(sdk.CodeInvalid, "call %q: request is not JSON", method)
 	}
 	at := s.moment(ctx)
+	h := handlerOf(ctx)
+	h.pause(at.now)
+	defer h.resume()
 	s.earn()
 	var last *outLink
 	for attempt := 1; ; attempt++ {

@@ -28,7 +28,7 @@ func timeAt(n int64) time.Time {
 // handlers may keep a context for longer than they run.
 type callContext struct {
 	deadline int64 // nanos; 0 is none
-	peer     *Peer
+	link     *inLink
 	meta     []wire.Meta
 	stream   *Stream // of streaming calls
 
@@ -39,6 +39,7 @@ type callContext struct {
 	after map[*afterFunc]struct{}
 	// method is whose handler runs; nil before it does and when it has returned.
 	method *method
+	waits  int32 // goroutines of the handler that wait inside the sdk
 }
 
 type afterFunc struct{ f func() }
@@ -95,11 +96,13 @@ func (c *callContext) enter(m *method) {
 	c.mu.Unlock()
 }
 
-// leave notes that the handler has returned, and ends the context.
-func (c *callContext) leave() {
+// leave notes that the handler has returned, and ends the context. It reports
+// whether a goroutine of the handler still waits.
+func (c *callContext) leave() (waits bool) {
 	c.mu.Lock()
-	c.method = nil
+	c.method, waits = nil, c.waits > 0
 	c.cancelLocked(context.Canceled)
+	return waits
 }
 
 // running returns the method whose handler runs, nil if none does.
@@ -114,6 +117,9 @@ func (c *callContext) Value(key any) any {
 	switch key.(type) {
 	case incomingKey:
 		return c
+	}
+	if c.link.labels != nil {
+		return c.link.labels.Value(key) // the profiler's: who adds some keeps ours
 	}
 	return nil
 }
@@ -186,7 +192,7 @@ type Peer struct {
 // that ctx is not the context of a handler.
 func Caller(ctx context.Context) Peer {
 	if c, ok := ctx.Value(incomingKey{}).(*callContext); ok {
-		return *c.peer
+		return c.link.peer
 	}
 	return Peer{}
 }
@@ -221,7 +227,7 @@ func outgoingMeta(ctx context.Context) []wire.Meta {
 		return nil
 	}
 	meta, _ := ctx.Value(outgoingKey{}).([]wire.Meta)
-	c, _ := ctx.Value(incomingKey{}).(*callContext)
+	c := handlerOf(ctx)
 	if c == nil {
 		return meta
 	}

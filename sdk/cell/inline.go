@@ -16,11 +16,14 @@ const (
 	inlineQuick = 50 * time.Microsecond // a handler that took longer sends the next calls to workers
 	minShun     = 8                     // so many of them, doubled each time in a row
 	maxShun     = 4096
+	genShift    = 16 // of [inline].word; there are at most wire.MaxMethods methods
 )
 
 // An inline is the right to read an incoming link: the generation of its
-// reader, and whether that runs a handler. Both are in one word, gen<<1 |
-// running, so that the reaper and the reader can not both win.
+// reader, and whether that runs a handler, and which. All are in one word, so
+// that the reaper and the reader can not both win:
+//
+//	generation << 16 | method << 1 | running
 type inline struct {
 	word  atomic.Uint64
 	since atomic.Int64 // nanos: when the handler began
@@ -44,17 +47,21 @@ func (l *inLink) mayInline(c *Call) bool {
 func (l *inLink) runInline() bool {
 	c := l.own
 	l.own = nil
-	gen := l.inline.word.Load() >> 1
+	gen := l.inline.word.Load() >> genShift
 	begun := l.r.now
+	t, word := l.tallyOf(c.method), gen<<genShift|uint64(c.method.index)<<1|1
 	l.inline.since.Store(begun)
-	l.inline.word.Store(gen<<1 | 1)
+	l.inline.word.Store(word)
 	l.m.reaper.lower(&l.next, begun+int64(inlineLimit))
-	c.inline = gen<<1 | 1
+	c.inline = word
 	took := c.run(begun)
-	if !l.inline.word.CompareAndSwap(gen<<1|1, gen<<1) {
-		l.w.uncork(0) // a reply that came too late to go with others
+	defer l.away()
+	if !l.inline.word.CompareAndSwap(word, gen<<genShift) {
+		t.leave(begun + took) // relieve has entered it
+		l.w.uncork(0)         // a reply that came too late to go with others
 		return false
 	}
+	t.quick.Add(took)
 	l.r.now += took
 	if l.w.uncork(l.w.burst) {
 		l.r.now = nanos() // the time that writing takes is no handler's
@@ -95,16 +102,18 @@ func (l *inLink) visit(now int64) int64 {
 func (l *inLink) relieve(now int64) int64 {
 	word := l.inline.word.Load()
 	if word&1 == 0 {
-		if n := l.calls.Load(); n != l.visited {
+		if n := l.r.bytes.Load(); n != l.visited {
 			l.visited = n // calls go on: look again, rather than be told by each
 			return now + int64(inlineLimit)
 		}
 		return noNext
 	}
-	if due := l.inline.since.Load() + int64(inlineLimit); due > now {
+	since := l.inline.since.Load()
+	if due := since + int64(inlineLimit); due > now {
 		return due
 	}
-	if l.inline.word.CompareAndSwap(word, (word>>1+1)<<1) {
+	if l.inline.word.CompareAndSwap(word, (word>>genShift+1)<<genShift) {
+		l.tallies[word&(1<<genShift-1)>>1].enter(since)
 		l.leaveToWorkers() // the next reader's; it does not run yet
 		l.m.wg.Go(l.read)  // which uncorks
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
@@ -24,15 +23,18 @@ type inLink struct {
 	own     *Call            // to be run by the reader itself; of the reader
 	inline  inline
 	next    atomic.Int64 // nanos: when the reaper must look at this link
-	visited uint64       // calls at its last look
+	visited uint64       // bytes read at its last look
 	greetBy int64        // nanos: when settings must have come, 0 once they have; of the reaper
 	lingers lingers
 	active  atomic.Int32
 	held    atomic.Int64 // bytes of requests
 
-	calls   atomic.Uint64
+	tallies []tally // by method; made when the link is opened
 	errors  atomic.Uint64
-	handler atomic.Int64 // ns in handlers
+	over    atomic.Int32 // what the kernel heard of the link's end
+	account linkAccount
+	lease   *allowance      // of the other side's node; nil if that is this one
+	labels  context.Context // holds the profiler's labels of this link; nil without a meter
 }
 
 // newIn makes a link of f that is not yet read.
@@ -48,6 +50,8 @@ func newIn(m *Membrane, info channel.Link, f *os.File) (*inLink, error) {
 
 // open greets the other side and serves the link until it ends.
 func (l *inLink) open() error {
+	l.tallies = make([]tally, len(l.m.methods))
+	l.meter()
 	if err := l.hello(l.m.table); err != nil {
 		l.abandon(err)
 		return err
@@ -67,6 +71,7 @@ func (l *link) abandon(err error) {
 // read is the link's reader. It never blocks but in reading, and in a handler
 // that it runs itself.
 func (l *inLink) read() {
+	l.label()
 	var err error
 	for err == nil {
 		var h wire.Header
@@ -213,6 +218,8 @@ func (l *inLink) admit(h wire.Header, size int) *sdk.Error {
 	switch {
 	case l.m.draining.Load():
 		return sdk.Errorf(sdk.CodeUnavailable, "route to %q: it is shutting down", l.m.welcome.Cell)
+	case l.lease.over(l.r.now):
+		return l.lease.refusal(l.peer.Node)
 	case int(h.Aux) >= len(l.m.methods):
 		return sdk.Errorf(sdk.CodeNotFound, "route to %q: no method %d", l.m.welcome.Cell, h.Aux)
 	case l.held.Load()+int64(size) > maxBudget:
@@ -226,7 +233,7 @@ func (l *inLink) admit(h wire.Header, size int) *sdk.Error {
 func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
 	c := l.m.newCall()
 	c.link, c.id, c.flags, c.method = l, h.Call, h.Flags, l.m.methods[h.Aux]
-	c.ctx = &callContext{peer: &l.peer, meta: meta}
+	c.ctx = &callContext{link: l, meta: meta}
 	if l.m.workers.limit == 0 {
 		c.ctx.method = c.method // no call waits for its turn
 	}
@@ -235,7 +242,7 @@ func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
 	}
 	if c.method.desc.Shape != Unary {
 		c.ctx.stream = newStream(l.link, h.Call, c.method.desc.Shape.streamsIn())
-		c.ctx.stream.held = &l.held
+		c.ctx.stream.held, c.ctx.stream.who = &l.held, c.ctx
 	}
 	return c
 }
@@ -284,6 +291,7 @@ func (l *inLink) start(c *Call) {
 		l.m.called()
 		return
 	}
+	l.m.touch() // it may run for long
 	l.at(c.id).Store(c.ctx)
 	l.active.Add(1)
 	if l.mayInline(c) {
@@ -343,12 +351,3 @@ func (l *inLink) eachRunning(f func(id uint32, ctx *callContext)) {
 func (l *inLink) goAway() { l.control(wire.Header{Kind: wire.KindGoAway}, "draining") }
 
 var errCellGone = errors.New("cell is shutting down")
-
-// stats are the link's counters.
-func (l *inLink) stats() channel.LinkStats {
-	return channel.LinkStats{
-		ID: l.info.ID, Calls: l.calls.Load(), Errors: l.errors.Load(),
-		HandlerUS: uint64(time.Duration(l.handler.Load()).Microseconds()),
-		BytesIn:   l.r.bytes.Load(), BytesOut: l.w.bytes.Load(),
-	}
-}

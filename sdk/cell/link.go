@@ -145,7 +145,8 @@ func (l *link) control(h wire.Header, text string) {
 // A bound limits how long a sender waits for room.
 type bound struct {
 	stop  <-chan struct{}
-	until int64 // nanos; 0 is no limit
+	until int64        // nanos; 0 is no limit
+	who   *callContext // of the handler that sends, nil if it is none
 }
 
 // bytesMessage is a message that is encoded already.
@@ -168,7 +169,7 @@ func (l *link) send(h wire.Header, m flat.Message, b bound) error {
 // What how means is said in writer.go.
 // sent reports whether, in spite of an error, a part may have been written.
 func (l *link) sendHow(h wire.Header, m flat.Message, meta []wire.Meta, b bound, how company) (sent bool, err error) {
-	if err := l.w.lockRoom(b.stop, timeAt(b.until)); err != nil {
+	if err := l.w.lockRoom(b); err != nil {
 		return false, err
 	}
 	long, err := l.encode(h, m, meta)
@@ -239,7 +240,7 @@ func (l *link) sendLong(h wire.Header, msg []byte, meta []wire.Meta, b bound) (s
 		} else {
 			h.Flags &^= wire.FlagMore
 		}
-		if err := l.w.lockRoom(b.stop, timeAt(b.until)); err != nil {
+		if err := l.w.lockRoom(b); err != nil {
 			return sent, err
 		}
 		if _, err := l.encode(h, new(bytesMessage(msg[:n])), meta); err != nil {

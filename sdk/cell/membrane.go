@@ -21,8 +21,9 @@ import (
 const (
 	attachTimeout = 10 * time.Second
 	statsEvery    = time.Second
-	sayQueue      = 256 // messages to the kernel that wait
-	statsBatch    = 256 // links in one stats message: it must fit
+	meterEvery    = 100 * time.Millisecond // the same where somebody is charged by them
+	sayQueue      = 256                    // messages to the kernel that wait
+	statsBatch    = 400                    // links and methods in one stats message: it must fit
 	closeTimeout  = 5 * time.Second
 	linkLinger    = time.Second // for callers to close their links after a drain
 )
@@ -50,7 +51,8 @@ type Membrane struct {
 	idle      chan struct{}        // capacity 1: the last call, or a link, ended while draining
 	draining  atomic.Bool
 	inflight  atomic.Int64
-	dirty     atomic.Bool // counters changed since they were last said
+	dirty     atomic.Bool // counters are to be said
+	account   account
 	wg        sync.WaitGroup
 	closeOnce func() error
 
@@ -60,8 +62,9 @@ type Membrane struct {
 	drainSet bool
 	synapses map[sdk.CellName]*Synapse
 	in       map[uint64]*inLink
-	foreign  map[uint64]*link // links that are not local, from their handshake on
-	securing int              // of those to serve, whose handshake is under way
+	outlived map[*inLink]struct{} // links that have ended, whose handlers go on
+	foreign  map[uint64]*link     // links that are not local, from their handshake on
+	securing int                  // of those to serve, whose handshake is under way
 	asked    map[uint64]chan channel.Message
 	dials    map[uint64]chan dialled
 	dialID   uint64
@@ -118,10 +121,11 @@ func newMembrane(ch *channel.Conn, key *synapse.Key, w channel.Welcome) *Membran
 		workers: workers{limit: w.Concurrency, work: make(chan *Call)},
 		out:     make(chan channel.Message, sayQueue),
 		closed:  make(chan struct{}), drain: make(chan struct{}), idle: make(chan struct{}, 1),
-		synapses: make(map[sdk.CellName]*Synapse), in: make(map[uint64]*inLink),
+		synapses: make(map[sdk.CellName]*Synapse), in: make(map[uint64]*inLink), outlived: make(map[*inLink]struct{}),
 		foreign: make(map[uint64]*link), asked: make(map[uint64]chan channel.Message),
 		dials: make(map[uint64]chan dialled), timers: make(map[*time.Timer]struct{}),
 	}
+	m.account.m, m.account.leases = m, make(map[sdk.NodeID]*allowance)
 	m.life, m.die = context.WithCancel(context.Background())
 	m.closeOnce = sync.OnceValue(m.close)
 	m.wg.Go(m.listen)
@@ -237,30 +241,34 @@ func (m *Membrane) called() {
 	m.touch()
 }
 
-// touch makes sure that the counters are said within a second.
+// touch makes sure that the counters are said soon.
 func (m *Membrane) touch() {
 	if m.dirty.Load() || m.dirty.Swap(true) {
 		return
 	}
-	m.after(statsEvery, m.sayStats)
+	every := statsEvery
+	if m.welcome.Meter {
+		every = meterEvery
+	}
+	m.after(every, m.sayStats)
 }
 
 // sayStats tells the kernel the counters. They are absolute: what the kernel
 // misses now it learns with the next.
 func (m *Membrane) sayStats() {
 	m.dirty.Store(false)
-	links := m.inLinks()
-	for len(links) > 0 {
-		n := min(len(links), statsBatch)
-		s := &channel.Stats{}
-		for _, l := range links[:n] {
-			s.Links = append(s.Links, l.stats())
-		}
-		select {
-		case m.out <- channel.Message{Type: channel.TypeStats, Stats: s}:
-		default:
-		}
-		links = links[n:]
+	if m.account.look() {
+		m.touch()
+	}
+}
+
+// trySay queues a message for the kernel if there is room.
+func (m *Membrane) trySay(msg channel.Message) bool {
+	select {
+	case m.out <- msg:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -351,6 +359,8 @@ func (m *Membrane) hear(msg channel.Message) {
 		m.release(msg.ID)
 	case channel.TypeDrain:
 		m.requestDrain()
+	case channel.TypeLease:
+		m.account.grant(msg.Lease)
 	case channel.TypePing:
 		m.say(channel.Message{Type: channel.TypePong, ID: msg.ID})
 	}

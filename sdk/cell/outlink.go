@@ -108,6 +108,7 @@ func (l *outLink) close(err error) {
 
 // read is the link's own goroutine, the keeper. It never blocks but in reading.
 func (l *outLink) read() {
+	unlabel() // whoever made the first call does not pay for those of others
 	l.w.fail(ended(l.keep()))
 	l.m.unwatch(l.link)
 	l.report()
@@ -312,7 +313,7 @@ func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.M
 	if l.inflight.Load() > 1 {
 		how = crowd
 	}
-	sent, err := l.sendHow(h, in, outgoingMeta(ctx), bound{ctx.Done(), at.deadline}, how)
+	sent, err := l.sendHow(h, in, outgoingMeta(ctx), bound{stop: ctx.Done(), until: at.deadline}, how)
 	if err == nil {
 		l.expect(at)
 		return nil

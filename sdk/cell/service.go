@@ -50,6 +50,7 @@ type method struct {
 	desc    *MethodDesc
 	service string
 	handle  Handler
+	index   uint16 // in the table
 }
 
 func (m *method) name() string { return m.service + "." + m.desc.Name }
@@ -74,7 +75,7 @@ func (m *Membrane) Register(d *Desc, handlers ...Handler) {
 	s := wire.Service{Name: d.Name}
 	for i := range d.Methods {
 		md := &d.Methods[i]
-		m.methods = append(m.methods, &method{md, d.Name, handlers[i]})
+		m.methods = append(m.methods, &method{md, d.Name, handlers[i], uint16(len(m.methods))})
 		s.Methods = append(s.Methods, wire.Method{
 			Name: md.Name, Shape: uint8(md.Shape), Idempotent: md.Idempotent, In: string(md.In), Out: string(md.Out),
 		})

@@ -70,6 +70,7 @@ func (m *Membrane) close() error {
 	go func() {
 		m.wg.Wait() // the readers among them: nobody starts a handler any more
 		m.key.Wipe()
+		m.account.close()
 		close(m.workers.work)
 		m.workers.wg.Wait()
 		close(done)

@@ -23,6 +23,7 @@ type Stream struct {
 	json *MethodDesc
 	stop <-chan struct{} // of the caller's context
 	held *atomic.Int64   // on the server's side: the link's bytes of requests
+	who  *callContext    // of the handler that uses it, on either side; nil if it is none
 
 	sendMu  sync.Mutex // guards scratch and the order of sends
 	scratch bytesMessage
@@ -56,7 +57,7 @@ func newStream(l *link, id uint32, receives bool) *Stream {
 // open begins a streaming call on this link.
 func (l *outLink) open(ctx context.Context, h wire.Header, first flat.Message, at *moment) (*Stream, error) {
 	st := newStream(l.link, 0, true)
-	st.out, st.stop, st.outEnd = l, ctx.Done(), first != nil
+	st.out, st.stop, st.outEnd, st.who = l, ctx.Done(), first != nil, handlerOf(ctx)
 	s, err := l.begin(ctx, at, st)
 	if err != nil {
 		return nil, err
@@ -204,7 +205,7 @@ func (s *Stream) Send(m flat.Message) error {
 	if err := s.awaitCredit(int64(len(s.scratch) + overhead)); err != nil {
 		return err
 	}
-	err := s.link.send(h, &s.scratch, bound{stop: s.stop})
+	err := s.link.send(h, &s.scratch, bound{stop: s.stop, who: s.who})
 	if cap(s.scratch) > keepWater {
 		s.scratch = nil
 	}
@@ -236,9 +237,12 @@ func (s *Stream) awaitCredit(n int64) error {
 			return nil
 		}
 		s.mu.Unlock()
+		h := s.who.wait()
 		select {
 		case <-s.room:
+			h.resume()
 		case <-s.link.w.done:
+			h.resume()
 			return io.EOF
 		}
 	}
@@ -256,7 +260,7 @@ func (s *Stream) CloseSend() error {
 	if done {
 		return nil
 	}
-	err := s.link.send(wire.Header{Kind: wire.KindMessage, Flags: wire.FlagEnd, Call: s.id}, nil, bound{stop: s.stop})
+	err := s.link.send(wire.Header{Kind: wire.KindMessage, Flags: wire.FlagEnd, Call: s.id}, nil, bound{stop: s.stop, who: s.who})
 	return s.sendError(err)
 }
 
@@ -276,7 +280,9 @@ func (s *Stream) Recv() (Vesicle, error) {
 		if ok || err != nil {
 			return v, err
 		}
+		h := s.who.wait()
 		<-s.news // finish, message and fragment all wake it; a broken link finishes
+		h.resume()
 	}
 }
 

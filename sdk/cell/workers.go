@@ -54,8 +54,7 @@ func (w *workers) admit(c *Call) bool {
 		c.fail(sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d calls are waiting", c.link.m.welcome.Cell, maxQueue))
 		l := c.link
 		c.recycle()
-		l.active.Add(-1)
-		l.m.called()
+		l.away()
 	}
 	return false
 }
@@ -77,10 +76,19 @@ func (w *workers) next() *Call {
 	return c
 }
 
+// run serves one call.
+func (w *workers) run(c *Call) {
+	l, t, begun := c.link, c.link.tallyOf(c.method), nanos()
+	l.label()
+	t.enter(begun)
+	t.leave(begun + c.run(begun))
+	l.away()
+}
+
 func (w *workers) loop(c *Call) {
 	for {
 		for ; c != nil; c = w.next() {
-			c.run(nanos())
+			w.run(c)
 		}
 		if w.idle.Add(1) > maxIdle {
 			w.idle.Add(-1)

@@ -271,7 +271,7 @@ func (a *attempt) init() {
 
 // lockRoom is lock for callers and handlers: it waits until the buffer is
 // below its high water mark. The reader never waits here.
-func (w *writer) lockRoom(stop <-chan struct{}, until time.Time) error {
+func (w *writer) lockRoom(b bound) error {
 	for {
 		if err := w.lock(); err != nil {
 			return err
@@ -284,7 +284,10 @@ func (w *writer) lockRoom(stop <-chan struct{}, until time.Time) error {
 		}
 		room := w.room
 		w.mu.Unlock()
-		if err := await(room, stop, w.done, until); err != nil {
+		h := b.who.wait()
+		err := await(room, b.stop, w.done, timeAt(b.until))
+		h.resume()
+		if err != nil {
 			return err
 		}
 	}

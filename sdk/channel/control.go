@@ -23,6 +23,7 @@ type Message struct {
 	Failure   *Failure     `json:"failure,omitempty"`
 	Stats     *Stats       `json:"stats,omitempty"`
 	Proof     *Proof       `json:"proof,omitempty"`
+	Lease     *Lease       `json:"lease,omitempty"`
 }
 
 // Types of messages from a cell to its kernel.
@@ -50,6 +51,7 @@ const (
 	TypePing      = "ping"      // ID
 	TypeAdmitted  = "admitted"  // ID, Link or Failure: the answer to admit
 	TypeCut       = "cut"       // ID, Failure: end this link now
+	TypeLease     = "lease"     // Lease: how much more one node may use
 	TypeRelease   = "release"   // ID: end this link when its calls have ended; new ones take another
 )
 
@@ -85,6 +87,8 @@ type Welcome struct {
 	DrainMS     int64                 `json:"drain_ms"`    // how long a drain may take
 	MaxMessage  int                   `json:"max_message"` // bytes of the longest message to accept; 0 is the sdk's
 	Axons       map[sdk.CellName]Axon `json:"axons,omitempty"`
+	// Meter asks for what [Stats] need where somebody is charged by them.
+	Meter bool `json:"meter,omitempty"`
 }
 
 // An Axon is how a caller treats one name it depends on.
@@ -153,9 +157,15 @@ func FailureOf(err error) *Failure {
 	return &Failure{Code: e.Code.String(), Text: e.Text}
 }
 
-// Stats are counters since the cell attached, one entry per link.
+// Stats are counters since the cell attached, one entry per link. Links whose
+// counters have not changed may be left out.
 type Stats struct {
 	Links []LinkStats `json:"links"`
+	// CPUNS and Split are of cells that are asked to meter: the CPU time of the
+	// process by its own account, in ns, and how the weights of methods came
+	// about: "time" or "samples".
+	CPUNS int64  `json:"cpu_ns,omitempty"`
+	Split string `json:"split,omitempty"`
 }
 
 // LinkStats are the absolute counters of one link.
@@ -163,9 +173,35 @@ type LinkStats struct {
 	ID        uint64 `json:"id"`
 	Calls     uint64 `json:"calls"`
 	Errors    uint64 `json:"errors,omitempty"`
-	HandlerUS uint64 `json:"handler_us,omitempty"` // of incoming links: time in handlers, µs
+	HandlerUS uint64 `json:"handler_us,omitempty"` // time in handlers, without what they waited for streams and calls, µs
 	BytesIn   uint64 `json:"bytes_in"`
 	BytesOut  uint64 `json:"bytes_out"`
+	// Methods are what cells that are asked to meter say of each method.
+	Methods []MethodStats `json:"methods,omitempty"`
+}
+
+// MaxMethods bounds the methods that are counted apart for one link; what is
+// beyond is counted together as [OtherMethods].
+const MaxMethods = 16
+
+// OtherMethods is the name of what is not counted apart.
+const OtherMethods = "…"
+
+// MethodStats are the absolute counters of one method on one link.
+type MethodStats struct {
+	Method   string `json:"method"` // "Service.Method"
+	Calls    uint64 `json:"calls"`
+	WeightNS int64  `json:"weight_ns"` // CPU time that its handlers took, as the cell estimates it
+}
+
+// A Lease says how much one node may use of this cell. What it has used is the
+// sum of the weights of all its links since the cell attached. A node without
+// any lease may use what it wants.
+type Lease struct {
+	Node    sdk.NodeID `json:"node"`
+	LimitNS int64      `json:"limit_ns"`       // may have been used, in all
+	ForMS   int64      `json:"for_ms"`         // new calls are taken so long
+	Free    bool       `json:"free,omitempty"` // there is no limit any more
 }
 
 // SendMessage encodes m and sends it.

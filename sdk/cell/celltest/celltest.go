@@ -40,6 +40,7 @@ type Kernel struct {
 type seat struct {
 	ch       *channel.Conn
 	name     sdk.CellName
+	node     sdk.NodeID
 	endpoint string
 	ready    bool
 	needs    map[sdk.CellName]bool
@@ -62,6 +63,12 @@ func Concurrency(n int) Option { return func(w *channel.Welcome) { w.Concurrency
 
 // Links sets how many links a cell keeps per name.
 func Links(n int) Option { return func(w *channel.Welcome) { w.Links = n } }
+
+// Metered asks a cell to say who it worked for.
+func Metered() Option { return func(w *channel.Welcome) { w.Meter = true } }
+
+// Node lets the cells that a cell calls take it for one of another node.
+func Node(id sdk.NodeID) Option { return func(w *channel.Welcome) { w.Node = id } }
 
 // Axon sets how a cell treats one name it calls.
 func Axon(name sdk.CellName, a channel.Axon) Option {
@@ -93,7 +100,7 @@ func (k *Kernel) Attach(name sdk.CellName, opts ...Option) *cell.Membrane {
 	for _, o := range opts {
 		o(&w)
 	}
-	s := &seat{ch: ours, name: name, endpoint: fmt.Sprintf("%s#%d@%d", name, n, n), needs: make(map[sdk.CellName]bool), drained: make(chan struct{}), stats: make(map[uint64]channel.LinkStats)}
+	s := &seat{ch: ours, name: name, node: w.Node, endpoint: fmt.Sprintf("%s#%d@%d", name, n, n), needs: make(map[sdk.CellName]bool), drained: make(chan struct{}), stats: make(map[uint64]channel.LinkStats)}
 	k.wg.Go(func() { k.serve(s, w) })
 	m, err := cell.Attach(ch, channel.Hello{})
 	if err != nil {
@@ -172,6 +179,21 @@ func (k *Kernel) Stats(name sdk.CellName) []channel.LinkStats {
 		}
 	}
 	return out
+}
+
+// Lease tells all replicas of a cell how much a node may use.
+func (k *Kernel) Lease(name sdk.CellName, l channel.Lease) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, s := range k.seats {
+		if s.name != name {
+			continue
+		}
+		if err := s.ch.SendMessage(channel.Message{Type: channel.TypeLease, Lease: &l}); err != nil {
+			k.t.Error(err)
+		}
+	}
 }
 
 // serve answers one cell until it leaves.
@@ -269,7 +291,7 @@ func (k *Kernel) dial(s *seat, m channel.Message) error {
 		defer a.Close()
 		defer b.Close()
 		k.links++
-		in := channel.Message{Type: channel.TypeLink, Link: &channel.Link{ID: k.links, Local: true, Cell: s.name}}
+		in := channel.Message{Type: channel.TypeLink, Link: &channel.Link{ID: k.links, Local: true, Node: s.node, Cell: s.name}}
 		if err := other.ch.SendMessage(in, b); err != nil {
 			break
 		}

@@ -1,0 +1,76 @@
+package cell
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+// An allowance is how much one node may use of this cell, until its kernel says
+// more. A kernel that is stopped says nothing: then new calls are refused when
+// the time is over, and calls that run are ended when the rest is used up.
+type allowance struct {
+	limit, until atomic.Int64 // ns of weight; nanos
+	used         atomic.Int64 // ns of weight that the kernel was told
+	open         atomic.Int64 // and of what is not decided yet
+}
+
+// over reports whether a new call must be refused. A nil allowance has no limit.
+func (l *allowance) over(now int64) bool {
+	return l != nil && (now >= l.until.Load() || l.spent())
+}
+
+// spent reports whether all is used up.
+func (l *allowance) spent() bool { return l.used.Load()+l.open.Load() >= l.limit.Load() }
+
+func (l *allowance) refusal(node sdk.NodeID) *sdk.Error {
+	return sdk.Errorf(sdk.CodeNoATP, "bill node %s: what it may use before it has agreed to more is used up", node.Short())
+}
+
+// leaseOf returns the allowance of a node, a new one without limit if there is none.
+func (a *account) leaseOf(node sdk.NodeID) *allowance {
+	a.leasing.Lock()
+	defer a.leasing.Unlock()
+	l := a.leases[node]
+	if l == nil {
+		l = &allowance{}
+		l.limit.Store(math.MaxInt64)
+		l.until.Store(math.MaxInt64)
+		a.leases[node] = l
+	}
+	return l
+}
+
+// grant takes a lease from the kernel.
+func (a *account) grant(g *channel.Lease) {
+	if g == nil {
+		return
+	}
+	l := a.leaseOf(g.Node)
+	if g.Free {
+		l.limit.Store(math.MaxInt64)
+		l.until.Store(math.MaxInt64)
+		return
+	}
+	l.limit.Store(g.LimitNS)
+	l.until.Store(nanos() + g.ForMS*int64(time.Millisecond))
+}
+
+// evict ends the calls that run for a node that may not use any more.
+func (l *inLink) evict() {
+	e := l.lease.refusal(l.peer.Node)
+	e.Executed = sdk.ExecutedYes
+	l.eachRunning(func(id uint32, ctx *callContext) {
+		if ctx.stream != nil {
+			ctx.stream.finish(Vesicle{}, e) // its handler sends the end
+			l.stop(ctx, context.Canceled)
+		} else if l.take(id, ctx) {
+			l.stop(ctx, context.Canceled)
+			l.refuse(id, e)
+		}
+	})
+}
