@@ -17,7 +17,7 @@ import (
 
 // network is what happens between machines. "net" names all of its groups.
 func network() []group {
-	return slices.Concat(netBegin(), netTrouble(), netLoad())
+	return slices.Concat(netBegin(), netTrouble(), netHostile(), netLoad())
 }
 
 func netBegin() []group {
