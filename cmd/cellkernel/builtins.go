@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/cellkernel/cellkernel/plugins/billing-cgroup/cgroupbilling"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
 	"github.com/cellkernel/cellkernel/plugins/discovery-multicast/multicastdiscovery"
@@ -28,6 +29,7 @@ func builtins() map[string]plugin.Plugin {
 		"discovery-mem":        memplugin.Discovery(),
 		"ledger-json":          jsonledger.Plugin(),
 		"ledger-mem":           memplugin.Ledger(),
+		"billing-cgroup":       cgroupbilling.Plugin(),
 		"billing-mem":          memplugin.Billing(),
 	}
 }
