@@ -188,7 +188,7 @@ func (t *Transport) reachOne(ctx context.Context, at netip.AddrPort, hint []byte
 	knocked := make(chan struct{})
 	go func() {
 		defer close(knocked)
-		if err := knock(ctx, to); err != nil {
+		if err := t.network.knock(ctx, to); err != nil {
 			cancel(sdk.Errorf(sdk.CodeUnavailable, "connect to %v: %v", at, err))
 		}
 	}()

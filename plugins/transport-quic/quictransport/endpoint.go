@@ -1,6 +1,7 @@
 package quictransport
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -25,7 +26,7 @@ const idLength = 20
 // until the transport is closed.
 type endpoint struct {
 	t      *Transport
-	udp    *net.UDPConn
+	udp    net.PacketConn
 	socket *socket // around udp
 	quic   *quic.Transport
 
@@ -35,22 +36,34 @@ type endpoint struct {
 	gone     bool      // closed, or about to be
 }
 
+// A network is where sockets come from: the operating system, or a simulation.
+type network interface {
+	// listen binds a UDP socket, as [net.ListenUDP] does.
+	listen(network string, addr *net.UDPAddr) (net.PacketConn, error)
+	// knock finds out whether nobody can be at an address: see [machine.knock].
+	knock(ctx context.Context, to *net.UDPAddr) error
+}
+
+// A machine is the network of the operating system.
+type machine struct{}
+
+func (machine) listen(network string, addr *net.UDPAddr) (net.PacketConn, error) {
+	return net.ListenUDP(network, addr)
+}
+
 // openEndpoint binds a socket. network is "udp4" for IPv4 alone, else "udp".
 func (t *Transport) openEndpoint(network string, addr *net.UDPAddr) (*endpoint, error) {
-	udp, err := net.ListenUDP(network, addr)
+	conn, err := t.network.listen(network, addr)
 	if err != nil {
 		return nil, err
 	}
-	read, write := enlarge(udp)
-	if min(read, write) < wantBuffer {
-		t.warn.Do(func() {
-			t.log.Warn("UDP buffers are small: bursts will lose packets", "receive", read, "send", write, "want", wantBuffer,
-				"fix", "sysctl -w net.core.rmem_max=7340032 net.core.wmem_max=7340032")
-		})
+	sock, udp := &socket{}, conn
+	if u, ok := conn.(*net.UDPConn); ok {
+		sock.UDPConn, conn = u, sock
+		t.enlarge(u)
 	}
-	sock := &socket{UDPConn: udp}
 	e := &endpoint{t: t, udp: udp, socket: sock, quic: &quic.Transport{
-		Conn: sock, ConnectionIDLength: idLength, StatelessResetKey: &t.resetKey,
+		Conn: conn, ConnectionIDLength: idLength, StatelessResetKey: &t.resetKey,
 		VerifySourceAddress: func(a net.Addr) bool { return t.gate.doubts(source(a)) },
 		ConnContext:         t.gate.admit,
 	}}
@@ -155,9 +168,19 @@ func matters(err error) bool {
 	return !errors.As(err, &errno) || errno == syscall.EMSGSIZE || errno == syscall.EIO || errno == syscall.EBADF
 }
 
-// enlarge gives the socket large buffers, beyond the limits of the system if
-// we may, and returns what they have.
-func enlarge(udp *net.UDPConn) (read, write int) {
+// enlarge gives the socket large buffers, and says so once where it can not.
+func (t *Transport) enlarge(udp *net.UDPConn) {
+	if read, write := buffersOf(udp); min(read, write) < wantBuffer {
+		t.warn.Do(func() {
+			t.log.Warn("UDP buffers are small: bursts will lose packets", "receive", read, "send", write, "want", wantBuffer,
+				"fix", "sysctl -w net.core.rmem_max=7340032 net.core.wmem_max=7340032")
+		})
+	}
+}
+
+// buffersOf enlarges buffers, beyond the limits of the system if we may, and
+// returns what they have then.
+func buffersOf(udp *net.UDPConn) (read, write int) {
 	rc, err := udp.SyscallConn()
 	if err != nil {
 		return 0, 0

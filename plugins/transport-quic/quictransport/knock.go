@@ -16,7 +16,7 @@ import (
 // gain a failed dial.
 //
 // The packet is one zero byte, which is not QUIC: RFC 9443 has peers ignore it.
-func knock(ctx context.Context, to *net.UDPAddr) error {
+func (machine) knock(ctx context.Context, to *net.UDPAddr) error {
 	c, err := net.DialUDP("udp", nil, to)
 	if err != nil {
 		return causeOf(err)

@@ -89,6 +89,7 @@ type Transport struct {
 	log      *slog.Logger
 	resetKey quic.StatelessResetKey
 	gate     *gate
+	network  network
 
 	ctx    context.Context // done when the transport is closed
 	cancel context.CancelFunc
@@ -113,8 +114,8 @@ func New(_ context.Context, config Config, host plugin.Host) (*Transport, error)
 	}
 	t := &Transport{
 		config: config, host: host, log: host.Log(),
-		resetKey:  quic.StatelessResetKey(host.Subkey("stateless reset")),
-		gate:      newGate(config.MaxConnections, config.MaxPerSource),
+		resetKey: quic.StatelessResetKey(host.Subkey("stateless reset")),
+		gate:     newGate(config.MaxConnections, config.MaxPerSource), network: machine{},
 		endpoints: map[*endpoint]struct{}{}, peers: map[route]*peer{}, sessions: map[*session]struct{}{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
