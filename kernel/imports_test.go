@@ -37,6 +37,7 @@ kernel/supervisor:            sdk sdk/channel kernel/genome kernel/vacuole golan
 kernel/vacuole:
 kernel/books:                 sdk
 kernel/meter:                 sdk
+kernel/settle:                sdk sdk/cell kernel/books kernel/meter kernel/node
 kernel/node:                  sdk sdk/cell sdk/flat
 kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers golang.org/x/sys
 kernel/probe:                 sdk sdk/cell sdk/wire kernel/admin kernel/genome kernel/golgi kernel/network kernel/node kernel/peers

@@ -21,6 +21,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/network"
 	"github.com/cellkernel/cellkernel/kernel/peers"
 	"github.com/cellkernel/cellkernel/kernel/probe"
+	"github.com/cellkernel/cellkernel/kernel/settle"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 	"github.com/cellkernel/cellkernel/kernel/vacuole"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -76,10 +77,12 @@ type Kernel struct {
 	golgi     *golgi.Golgi
 	network   *network.Network
 	probe     *probe.Prober
+	settle    *settle.Settle // who owes whom
 	caller    *cell.Membrane // the kernel as a caller of cells
 	golgiCell *cell.Membrane // the kernel as the cell "golgi"
 
 	down     chan admin.DownRequest // capacity 1
+	broken   chan error             // capacity 1: why nothing can be booked any more
 	drained  chan struct{}          // closed when nothing but the kernel is left
 	started  chan struct{}          // closed when the parts above exist
 	launches atomic.Uint64
@@ -105,7 +108,7 @@ func New(opt Options) *Kernel {
 	}
 	return &Kernel{
 		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
-		down: make(chan admin.DownRequest, 1), drained: make(chan struct{}), started: make(chan struct{}),
+		down: make(chan admin.DownRequest, 1), broken: make(chan error, 1), drained: make(chan struct{}), started: make(chan struct{}),
 		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
 		last: make(map[sdk.CellName]map[int]supervisor.Status), state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
 	}
@@ -151,6 +154,8 @@ func (k *Kernel) await(ctx context.Context, booted <-chan error, ended <-chan in
 			return 0, r, nil
 		case exit := <-ended:
 			return exit, r, nil
+		case err := <-k.broken:
+			return 0, r, err
 		case err := <-booted:
 			if err != nil {
 				return 0, r, err
@@ -271,6 +276,9 @@ func (k *Kernel) startPlugins(ctx, serving context.Context, wg *sync.WaitGroup) 
 		return err
 	}
 	k.network.Started(far)
+	if err := k.bill(ctx, serving, wg); err != nil {
+		return err
+	}
 	local, err := k.catalog.Transport("uds")
 	if err != nil {
 		return err

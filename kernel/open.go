@@ -114,7 +114,9 @@ func (k *Kernel) openGolgi(end *closers) error {
 		Dial: k.dial, Junction: junction, Join: k.ServeJoin, Log: k.log, Changed: func() { k.network.Changed() },
 		Ready: func(r golgi.Replica) { k.cells.Ready(supervisor.Replica(r)) },
 		Hung:  func(r golgi.Replica, why string) { k.cells.Hung(supervisor.Replica(r), why) },
+		Bill:  func(ctx context.Context, n sdk.NodeID, host string) error { return k.settle.Link(ctx, n, host) },
 	})
+	k.openSettle()
 	end.add(func() error { k.golgi.Close(); return nil })
 	k.network = network.New(network.Options{
 		Catalog: k.catalog, Golgi: k.golgi, Peers: k.peers, Member: k.Live, Running: k.running, Log: k.log, Note: k.note,

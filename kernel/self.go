@@ -51,6 +51,11 @@ func (s self) Ping(context.Context, *node.Probe) (*node.Pulse, error) {
 	}, nil
 }
 
+// Receipts implements [node.Node].
+func (s self) Receipts(ctx context.Context, in cell.Receiver[node.Slip], out cell.Sender[node.Slip]) error {
+	return s.k.settle.Serve(ctx, in, out)
+}
+
 // Describe implements [node.Node]. Cells for this machine only are unknown.
 func (s self) Describe(ctx context.Context, q *node.Question) (*node.Description, error) {
 	name := sdk.CellName(q.Cell)

@@ -48,6 +48,7 @@ const logLimit = 5 * time.Second
 type upFlags struct {
 	plan   admin.Plan
 	detach bool
+	donor  bool
 	child  int // descriptor to report to; 0: we are not the detached child
 }
 
@@ -70,6 +71,9 @@ CELLs limit what is started to these and what they need.`,
 			if err := a.planFrom(&f.plan, words); err != nil {
 				return err
 			}
+			if f.donor { // behind what --set says: the word is the later one
+				f.plan.Sets = append(f.plan.Sets, "kernel.donor=true")
+			}
 			if f.child > 0 {
 				return a.reportUp(cmd.Context(), &f)
 			}
@@ -80,6 +84,7 @@ CELLs limit what is started to these and what they need.`,
 	fl.BoolVarP(&f.detach, "detach", "d", false, "return when all is ready or something failed; the kernel goes on")
 	fl.BoolVar(&f.plan.NoDeps, "no-deps", false, "start the named cells without what they need")
 	fl.BoolVar(&f.plan.DryRun, "dry-run", false, "only print what would change; ends with 9 if anything would")
+	fl.BoolVar(&f.donor, "donor", false, "other nodes pay for what their calls use: sets kernel.donor")
 	fl.StringArrayVar(&f.plan.Sets, "set", nil, "override a setting: section.key=value, as in TOML")
 	fl.StringArrayVar(&f.plan.Overlays, "overlay", nil, "lay another file over the genome")
 	fl.IntVar(&f.child, "report-fd", 0, "")

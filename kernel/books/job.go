@@ -3,6 +3,7 @@ package books
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -10,7 +11,7 @@ import (
 // Limits of jobs.
 const (
 	MaxMethod = 128  // bytes of a method's name; longer ones are cut
-	maxSource = 16   // bytes of the name of a meter
+	maxSource = 32   // bytes of the name of a meter
 	maxJobs   = 2560 // bytes of the jobs of one receipt: a record has room for them
 )
 
@@ -22,7 +23,7 @@ type Job struct {
 	Method string       // "Greeter.Greet"; empty if it is not known
 	Calls  uint64
 	CPU    sdk.ATP // measured
-	Source string  // what measured it: "cgroup2", "cpuacct", "rusage", "procfs"
+	Source string  // what measured it: "cgroup2/time"
 	Price  Price
 	Amount sdk.ATP // to pay: Price.Of(CPU)
 }
@@ -38,6 +39,7 @@ func NewJob(j Job, p Price) Job {
 
 // clean makes s printable and not too long.
 func clean(s string, most int) string {
+	s = strings.ReplaceAll(s, "…", "...")
 	b := []byte(s[:min(len(s), most)])
 	for i, c := range b {
 		if c <= ' ' || c > '~' {

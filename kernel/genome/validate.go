@@ -150,6 +150,13 @@ func (c *checker) kernel() {
 	if k.LogRate != 0 {
 		between(c, []string{"kernel", "log_rate"}, k.LogRate, 1<<10, 1<<40)
 	}
+	between(c, []string{"kernel", "price"}, k.Price, 0, 1000)
+	between(c, []string{"kernel", "max_price"}, k.MaxPrice, 0, 1000)
+	between(c, []string{"kernel", "credit"}, k.Credit, 0, 1<<40)
+	between(c, []string{"kernel", "debt"}, k.Debt, 0, 1<<40)
+	if k.Donor && c.g.Golgi.Ledger == "" {
+		c.addf([]string{"kernel", "donor"}, "a donor keeps books: set \"golgi.ledger\"")
+	}
 }
 
 func (c *checker) golgi() {

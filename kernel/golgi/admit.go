@@ -54,6 +54,9 @@ func (g *Golgi) question(s *seat, m channel.Message) {
 	l.foreign.asked = true // one at a time: signatures cost
 	g.wg.Go(func() {
 		cert, err := g.judge(f, m.Proof)
+		if err == nil {
+			err = g.bill(f, cert)
+		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		l.foreign.asked = false
@@ -104,6 +107,15 @@ func (g *Golgi) judge(f foreign, p *channel.Proof) (identity.Certificate, error)
 	return cert, nil
 }
 
+// bill asks whether work over a link is paid for. Kernels talk for nothing, and
+// so do those that a junction joins: they are of one user.
+func (g *Golgi) bill(f foreign, cert identity.Certificate) error {
+	if g.opt.Bill == nil || f.near || cert.Cell == sdk.GolgiName {
+		return nil
+	}
+	return g.opt.Bill(g.ctx, cert.Node, f.addr.Host)
+}
+
 func errDenied(node sdk.NodeID) error {
 	return sdk.Errorf(sdk.CodeDenied, "node %s is on the deny list", node)
 }
@@ -152,6 +164,30 @@ func (g *Golgi) Partners(within time.Duration) map[sdk.NodeID]bool {
 		}
 	}
 	return list
+}
+
+// Uses reports whether cells of this kernel have links to cells of a node.
+func (g *Golgi) Uses(node sdk.NodeID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.links {
+		if f := l.foreign; f != nil && f.admitted && !f.near && f.node == node && f.addr.Scheme != "" && f.cell != sdk.GolgiName {
+			return true
+		}
+	}
+	return false
+}
+
+// Linked reports whether there is any link between this node and another.
+func (g *Golgi) Linked(node sdk.NodeID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.links {
+		if f := l.foreign; f != nil && f.admitted && !f.near && f.node == node {
+			return true
+		}
+	}
+	return false
 }
 
 // renew has links that are older than half a certificate's life made anew,

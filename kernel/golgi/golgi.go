@@ -92,7 +92,11 @@ type Options struct {
 	// Changed is told when another number of replicas can be called. It must
 	// not block; nil is nobody.
 	Changed func()
-	Log     *slog.Logger
+	// Bill is asked before calls go over a link to another node of the mesh:
+	// one that was dialled, at such a host, or, without host, one that came in.
+	// It may take a while; nil is nobody.
+	Bill func(ctx context.Context, node sdk.NodeID, host string) error
+	Log  *slog.Logger
 }
 
 // A Golgi joins the cells of one kernel. It is safe for concurrent use.

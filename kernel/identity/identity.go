@@ -119,6 +119,14 @@ func statement(domain string, parts [][]byte) []byte {
 	return append([]byte(domain), bytes.Join(parts, nil)...)
 }
 
+// domainReceipt begins what is signed as a receipt: kernel/books has it, too.
+const domainReceipt = "cellkernel/receipt/v1\x00"
+
+// SignReceipt signs a receipt of kernel/books.
+func (id *Identity) SignReceipt(receipt []byte) [64]byte {
+	return [64]byte(id.sign(domainReceipt, receipt))
+}
+
 // Wipe overwrites the key. id, which nobody may be using, can not sign any more.
 func (id *Identity) Wipe() { clear(id.key()) }
 

@@ -3,7 +3,11 @@
 // like all others, over links that are secured like all others.
 package node
 
-import "context"
+import (
+	"context"
+
+	"github.com/cellkernel/cellkernel/sdk/cell"
+)
 
 //go:generate go run github.com/cellkernel/cellkernel/cmd/cellkernel gen
 
@@ -19,6 +23,15 @@ type Node interface {
 	//
 	//cell:idempotent
 	Describe(ctx context.Context, q *Question) (*Description, error)
+	// Receipts is held open by a kernel whose cells call those of this node, for
+	// as long as they do: what they use is agreed on here. What slips say is
+	// declared in kernel/books.
+	Receipts(ctx context.Context, in cell.Receiver[Slip], out cell.Sender[Slip]) error
+}
+
+// A Slip is one message about receipts.
+type Slip struct {
+	Body []byte // canonical binary: books.ParseMessage
 }
 
 // A Probe asks for a sign of life.

@@ -71,6 +71,15 @@ func (t *Table) Nodes() []Row {
 	return rows
 }
 
+// Donor returns whether a node charges for its work, and whether it was heard
+// to say so, or not to.
+func (t *Table) Donor(id sdk.NodeID) (donor, known bool) {
+	t.lock()
+	defer t.mu.Unlock()
+	n := t.nodes[id]
+	return n != nil && n.donor, n != nil
+}
+
 func (t *Table) row(n *node, now time.Time) Row {
 	r := Row{
 		Node: n.id, Name: n.name, State: t.state(n, now), Donor: n.donor, Wire: n.wire, Boot: n.boot, Seq: n.seq,
