@@ -147,6 +147,7 @@ func (s *server) Open(ctx context.Context, req *pluginpb.OpenRequest) (*pluginpb
 	if late {
 		return nil, errors.Join(sdk.Errorf(sdk.CodeUnavailable, "the plugin is ending"), closeOf(instance))
 	}
+	leaveStartup()
 	return &pluginpb.OpenReply{}, nil
 }
 
