@@ -106,7 +106,7 @@ func (p *Payer) Welcome(w Welcome, now time.Time) (Step, error) {
 	case w.Epoch < max(p.min, own.Epoch) || w.Epoch > uint64(now.Add(future).UnixMilli()):
 		return Step{}, sdk.Errorf(sdk.CodeInvalid, "node %s proposes epoch %d: want %d or later, and not of the future", p.Peer.Short(), w.Epoch, max(p.min, own.Epoch))
 	case w.Price > p.MaxPrice:
-		return Step{}, sdk.Errorf(sdk.CodeDenied, "node %s charges %s ATP for 100 ms of CPU: this node pays at most %s: \"kernel.max-price\"", p.Peer.Short(), w.Price, p.MaxPrice)
+		return Step{}, sdk.Errorf(sdk.CodeDenied, "node %s charges %s ATP for 100 ms of CPU: this node pays at most %s: \"kernel.max_price\"", p.Peer.Short(), w.Price, p.MaxPrice)
 	}
 	p.terms, p.met, p.first = w.Terms, true, true
 	p.session = session(p.Nonce, w.Nonce)

@@ -23,8 +23,8 @@ type Wallet struct {
 type Peer struct {
 	books.Peer         // Credit is what holds, said or not
 	Open       sdk.ATP // used by it, and not asked for yet
-	Pays       bool    // it holds a session and is worked for
-	Paid       bool    // this node holds one with it
+	Serving    bool    // it holds a session and is worked for
+	Calling    bool    // this node holds one with it
 }
 
 // Wallet returns what the book comes to, as far as it is durable.
@@ -47,10 +47,10 @@ func (s *Settle) Wallet() (Wallet, error) {
 		p.Credit = s.creditOf(p.Peer)
 		s.mu.Lock()
 		if d := s.debtors[p.Node]; d != nil {
-			p.Open, p.Pays = d.price(), d.serves != nil
+			p.Open, p.Serving = d.price(), d.serves != nil
 		}
 		if c := s.creditors[p.Node]; c != nil {
-			p.Paid = c.ready && !c.free
+			p.Calling = c.ready && !c.free
 		}
 		s.mu.Unlock()
 	}

@@ -49,8 +49,9 @@ type Meter interface{ Charges() []meter.Charge }
 
 // Cells are the processes that work for others.
 type Cells interface {
-	// Lease says how much more CPU time all links of a node may use, and until
-	// when. Calls beyond it are refused with [sdk.CodeNoATP] and why.
+	// Lease says how much CPU time all links of a node may use, beyond what the
+	// meter has charged it for so far, and until when. Calls beyond it are refused
+	// with [sdk.CodeNoATP] and why.
 	Lease(n sdk.NodeID, cpu sdk.ATP, until time.Time, why string)
 }
 
