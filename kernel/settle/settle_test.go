@@ -303,7 +303,7 @@ func TestGroupCommit(t *testing.T) {
 		began := time.Now()
 		for i := range 64 {
 			wg.Go(func() {
-				for j := range 50 {
+				for j := range 10 {
 					amount := sdk.ATP(i*100 + j)
 					err := h.settle.SetCredit(t.Context(), settle.NewID(), newKey(strings.Repeat("x", i+1)).Node(), amount)
 					if got := h.with(&host{key: newKey(strings.Repeat("x", i+1))}).Credit; err != nil || got != amount {
@@ -315,7 +315,7 @@ func TestGroupCommit(t *testing.T) {
 		}
 		wg.Wait()
 		t.Logf("%d records in %d appends, %s", h.disk.size(), h.disk.appends, time.Since(began))
-		if h.disk.size() != 64*50 || h.disk.appends > 64*50/10 {
+		if h.disk.size() != 64*10 || h.disk.appends > 64*10/5 {
 			t.Errorf("%d records in %d appends", h.disk.size(), h.disk.appends)
 		}
 		h.end()
