@@ -11,6 +11,7 @@ import (
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/node"
 	"github.com/cellkernel/cellkernel/kernel/settle"
+	"github.com/cellkernel/cellkernel/kernel/wallet"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -28,6 +29,7 @@ func (k *Kernel) openSettle() {
 		o.Ledger = func() (sdk.Ledger, error) { return k.catalog.Ledger(list[i].Instance) }
 	}
 	k.settle = settle.New(o)
+	k.bank = wallet.NewTeller(k.settle, func() string { return k.genomeNow().Kernel.Node }, forMember{k}.Seen)
 }
 
 func priceOf(p float64) books.Price { return books.Price(math.Round(p * float64(books.PriceOne))) }

@@ -38,6 +38,7 @@ kernel/vacuole:
 kernel/books:                 sdk
 kernel/meter:                 sdk
 kernel/settle:                sdk sdk/cell kernel/books kernel/meter kernel/node
+kernel/wallet:                sdk kernel/admin kernel/books kernel/settle
 kernel/node:                  sdk sdk/cell sdk/flat
 kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers golang.org/x/sys
 kernel/probe:                 sdk sdk/cell sdk/wire kernel/admin kernel/genome kernel/golgi kernel/network kernel/node kernel/peers
@@ -55,7 +56,7 @@ plugins/discovery-lighthouse/lighthouse: sdk plugins/discovery-lighthouse/datagr
 plugins/ledger-json/...:          sdk sdk/plugin
 plugins/billing-cgroup/...:       sdk sdk/plugin github.com/prometheus/procfs
 
-cmd/cellkernel:                     cmd/cellkernel/internal/... sdk sdk/plugin sdk/plugin/plugintest sdk/plugin/memplugin kernel kernel/admin kernel/config kernel/genome kernel/membership kernel/supervisor plugins/... examples github.com/spf13/cobra golang.org/x/sys
+cmd/cellkernel:                     cmd/cellkernel/internal/... sdk sdk/plugin sdk/plugin/plugintest sdk/plugin/memplugin kernel kernel/admin kernel/config kernel/genome kernel/membership kernel/supervisor kernel/wallet plugins/... examples github.com/spf13/cobra golang.org/x/sys
 cmd/cellkernel/e2e:
 cmd/cellkernel/internal/gen:        sdk/flat golang.org/x/tools
 cmd/cellkernel/internal/gen/gentest: sdk sdk/cell sdk/flat
@@ -81,6 +82,7 @@ github.com/cockroachdb/pebble`
 var mayTest = map[string]string{
 	"cmd/cellkernel/e2e": "kernel/admin cmd/cellkernel/e2e/testdata/... cmd/cellkernel/internal/page",
 	"kernel":             "kernel/...",
+	"cmd/cellkernel":     "kernel/books",
 }
 
 const module = "github.com/cellkernel/cellkernel/"

@@ -78,6 +78,7 @@ type Kernel struct {
 	network   *network.Network
 	probe     *probe.Prober
 	settle    *settle.Settle // who owes whom
+	bank      admin.Banker   // shows what settle books
 	caller    *cell.Membrane // the kernel as a caller of cells
 	golgiCell *cell.Membrane // the kernel as the cell "golgi"
 

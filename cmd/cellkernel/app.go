@@ -67,7 +67,7 @@ Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
 		a.peersCommand(), a.pingCommand(), a.explainCommand(), a.doctorCommand(),
 		a.runCommand(), a.restartCommand(), a.stopCommand(), a.startCommand(), a.scaleCommand(), a.callCommand(),
 		a.idCommand(), a.meshCommand(), a.inviteCommand(), a.joinCommand(), a.denyCommand(), a.undenyCommand(),
-		a.ledgerCommand(),
+		a.walletCommand(), a.receiptsCommand(), a.ledgerCommand(),
 		a.genCommand(), a.pluginCommand(), a.lighthouseCommand(), a.devstackCommand(), a.configCommand(), a.versionCommand(), a.completionCommand(), a.manCommand(),
 	)
 	return root

@@ -103,6 +103,8 @@ func fakeFor(dir string, flags []string) *admintest.Fake {
 		switch flag {
 		case "mates":
 			addMates(f)
+		case "money":
+			addMoney(f)
 		case "degraded":
 			f.S.State, f.S.Problems = admin.StateFailed, []string{`cell "worker": 1 of 2 ready`}
 		case "changes":

@@ -3,13 +3,18 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/membership"
+	"github.com/cellkernel/cellkernel/kernel/wallet"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -20,25 +25,32 @@ func (a *app) ledgerCommand() *cobra.Command {
 		Long:  `Ledger works on the book in which a node notes what it has earned and spent: see docs/billing.md.`,
 	}
 	group(cmd)
-	cmd.AddCommand(a.ledgerVerifyCommand())
+	cmd.AddCommand(a.ledgerVerifyCommand(), a.ledgerExportCommand())
 	return cmd
 }
 
 func (a *app) ledgerVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "verify DIR",
-		Short: "Check every byte of a book",
-		Long: `Verify reads the whole book in a directory and checks every line, the chain of hashes, and the sums
-of all accounts. No kernel needs to run; where one does, it is not disturbed. Nothing is changed. It
-ends with 1 if the book is damaged, and says which byte of which file, and behind which record.`,
-		Example: "  cellkernel ledger verify /mnt/backup/ledger",
-		Args:    args(1, 1),
+		Use:   "verify [DIR|FILE]",
+		Short: "Check every byte of a book, or receipts of somebody else",
+		Long: `Verify reads the whole book in a directory, by default that of this node, and checks every line, the
+chain of hashes, the sums of all accounts, and that every entry keeps the rules of money. No kernel
+needs to run; where one does, it is not disturbed. Nothing is changed. It ends with 1 if the book is
+damaged, and says which byte of which file, and behind which record.
+
+FILE is what "cellkernel receipts -o json" wrote, anywhere: all signatures and sums are checked.`,
+		Example: "  cellkernel ledger verify /mnt/backup/ledger\n  cellkernel ledger verify receipts.json -o json",
+		Args:    args(0, 1),
 		RunE: func(cmd *cobra.Command, words []string) error {
-			v, err := verifyBook(cmd.Context(), words[0])
+			path, err := a.bookPath(words)
 			if err != nil {
 				return err
 			}
-			if err := a.show(v, v.text); err != nil || v.OK {
+			v, err := verifyPath(cmd.Context(), path)
+			if err != nil {
+				return fmt.Errorf("verify %q: %w", path, err)
+			}
+			if err := a.show(v, v.text); err != nil || v.sound() {
 				return err
 			}
 			return &exitError{exitFailed}
@@ -48,54 +60,128 @@ ends with 1 if the book is damaged, and says which byte of which file, and behin
 	return cmd
 }
 
-// A verdict is what was found of a book.
-type verdict struct {
-	OK       bool   `json:"ok"`
-	Records  uint64 `json:"records"` // that can be believed
-	Head     string `json:"head,omitempty"`
-	Segments int    `json:"segments,omitempty"`
-	Accounts int    `json:"accounts,omitempty"`
-	Bytes    int64  `json:"bytes,omitempty"`
-	Torn     int64  `json:"torn,omitempty"` // bytes of an append that is not whole
-	File     string `json:"file,omitempty"` // where it is damaged
-	Byte     int64  `json:"byte,omitempty"`
-	Cause    string `json:"cause,omitempty"`
+// bookPath returns the path that was named, or where the node of the genome
+// that is meant keeps its book.
+func (a *app) bookPath(words []string) (string, error) {
+	if len(words) > 0 {
+		return words[0], nil
+	}
+	var p admin.Plan
+	if err := a.planFrom(&p, nil); err != nil {
+		return "", err
+	}
+	g, _, err := load(p)
+	if err != nil {
+		return "", err
+	}
+	mesh, err := membership.Path(sdk.CellName(g.Kernel.Mesh), filepath.Dir(p.File))
+	return filepath.Join(mesh, g.Kernel.Node, "ledger"), err
+}
+
+// A verified thing is a book or a file of receipts.
+type verified interface {
+	sound() bool
+	text(w io.Writer) error
+}
+
+func verifyPath(ctx context.Context, path string) (verified, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, sdk.Errorf(sdk.CodeNotFound, "there is no book: no such file or directory")
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return verifyBook(ctx, path)
+	}
+	return verifyReceipts(path)
+}
+
+// A bookVerdict is what was found of a book.
+type bookVerdict struct {
+	OK       bool       `json:"ok"`
+	Records  uint64     `json:"records"` // that can be believed
+	Node     sdk.NodeID `json:"node,omitempty"`
+	Head     string     `json:"head"`
+	Segments int        `json:"segments"`
+	Accounts int        `json:"accounts"`
+	Bytes    int64      `json:"bytes"`
+	Torn     int64      `json:"torn"`           // bytes of an append that is not whole
+	File     string     `json:"file,omitempty"` // where it is damaged
+	Byte     int64      `json:"byte"`
+	Cause    string     `json:"cause,omitempty"`
 }
 
 // verifyBook checks the book in dir. Damage is no error.
-func verifyBook(ctx context.Context, dir string) (*verdict, error) {
-	root, err := openBook(dir)
+func verifyBook(ctx context.Context, dir string) (*bookVerdict, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("verify %q: %w", dir, err)
+		return nil, err
 	}
 	defer root.Close()
-	r, err := walkBook(ctx, root, nil)
-	v := &verdict{
-		OK: err == nil, Records: r.Head.Seq, Head: hex.EncodeToString(r.Head.Hash[:]), Segments: r.Segments,
-		Accounts: len(r.Balances), Bytes: r.Bytes, Torn: r.Torn,
+	v := &bookVerdict{}
+	if v.Node, err = bookOwner(ctx, root); err != nil && !v.damaged(err) {
+		return nil, err
 	}
-	var d *bookDamage
-	if errors.As(err, &d) {
-		v.Records, v.File, v.Byte, v.Cause = d.Seq, d.File, d.Offset, d.Cause
-		return v, nil
+	audit, rule := wallet.NewAudit(v.Node), error(nil)
+	r, err := walkBook(ctx, root, func(rec sdk.Record) error {
+		if rule = audit.Take(rec); rule != nil {
+			return rule
+		}
+		v.Records = rec.Seq
+		return nil
+	})
+	v.Head, v.Segments, v.Accounts, v.Bytes, v.Torn = hex.EncodeToString(r.Head.Hash[:]), r.Segments, len(r.Balances), r.Bytes, r.Torn
+	if err == nil {
+		rule = audit.End()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("verify %q: %w", dir, err)
+	switch {
+	case rule != nil:
+		v.Cause = rule.Error()
+	case err != nil && !v.damaged(err):
+		return nil, err
 	}
+	v.OK = err == nil && rule == nil
 	return v, nil
 }
 
-// openBook opens the directory of a book.
-func openBook(dir string) (*os.Root, error) {
-	root, err := os.OpenRoot(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, sdk.Errorf(sdk.CodeNotFound, "no such directory")
+// damaged notes where a book is damaged, if that is what err says.
+func (v *bookVerdict) damaged(err error) bool {
+	var d *bookDamage
+	if !errors.As(err, &d) {
+		return false
 	}
-	return root, err
+	v.Records, v.File, v.Byte, v.Cause = d.Seq, d.File, d.Offset, d.Cause
+	return true
 }
 
-func (v *verdict) text(w io.Writer) error {
-	if !v.OK {
+// errFound ends a walk early.
+var errFound = errors.New("found")
+
+// bookOwner says whose book it is: the first receipt tells. Before that nothing
+// depends on it.
+func bookOwner(ctx context.Context, root *os.Root) (owner sdk.NodeID, err error) {
+	_, err = walkBook(ctx, root, func(rec sdk.Record) error {
+		var ok bool
+		if owner, ok = wallet.Owner(rec); ok {
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return owner, err
+}
+
+func (v *bookVerdict) sound() bool { return v.OK }
+
+func (v *bookVerdict) text(w io.Writer) error {
+	switch {
+	case !v.OK && v.File == "":
+		_, err := fmt.Fprintf(w, "WRONG behind record %d: %s\n", v.Records, printable(v.Cause))
+		return err
+	case !v.OK:
 		_, err := fmt.Fprintf(w, "DAMAGED: %s, byte %d, behind record %d: %s\n", printable(v.File), v.Byte, v.Records, printable(v.Cause))
 		return err
 	}
@@ -104,4 +190,52 @@ func (v *verdict) text(w io.Writer) error {
 		fmt.Fprintf(w, "and %d bytes of an append that is not whole: it was never acknowledged, and the next start cuts it off\n", v.Torn)
 	}
 	return nil
+}
+
+// A receiptVerdict is what was found of a file of receipts.
+type receiptVerdict struct{ *wallet.Finding }
+
+// maxReceiptFile is how large such a file may be, in bytes.
+const maxReceiptFile = 1 << 30
+
+func verifyReceipts(path string) (verified, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var file wallet.File
+	if err := json.NewDecoder(io.LimitReader(f, maxReceiptFile)).Decode(&file); err != nil {
+		return nil, sdk.Errorf(sdk.CodeInvalid, "read receipts: %v", err)
+	}
+	found, err := wallet.Check(&file)
+	if err != nil {
+		return nil, err
+	}
+	return receiptVerdict{found}, nil
+}
+
+func (v receiptVerdict) sound() bool { return v.OK }
+
+func (v receiptVerdict) text(w io.Writer) error {
+	for _, p := range v.Problems {
+		fmt.Fprintf(w, "WRONG: %s\n", printable(p))
+	}
+	for _, id := range v.Cheats {
+		fmt.Fprintf(w, "node %s has signed two receipts with one number: this file proves it\n", id)
+	}
+	for _, t := range v.Totals {
+		chain := "the chain is whole"
+		if t.Gaps > 0 {
+			chain = fmt.Sprintf("%d places where receipts are left out", t.Gaps)
+		}
+		fmt.Fprintf(w, "%d receipts; by the last, %d.%d, node %s owes node %s %s in all, for %d µs of CPU time and %d calls; %s\n",
+			t.Receipts, t.Epoch, t.Seq, t.Payer, t.Payee, t.Amount, int64(t.CPU), t.Calls, chain)
+	}
+	if v.OK {
+		_, err := fmt.Fprintln(w, "ok: both signatures of each hold")
+		return err
+	}
+	_, err := fmt.Fprintln(w, "the file is not what both have signed")
+	return err
 }

@@ -35,6 +35,9 @@
 //	GET  /v1/peers                                Peers
 //	GET  /v1/ping?node=ID|NAME|ADDR&count=N       stream of Pulse
 //	GET  /v1/explain?cell=C&method=M&from=C       Explanation
+//	GET  /v1/wallet                               Wallet
+//	GET  /v1/wallet/entries?seq=N&since=T&tail=N&peer=P&receipts=true  stream of Entry
+//	POST /v1/wallet/credit                        {"peer":NODE,"amount_us":N} in, WalletPeer out
 //	GET  /metrics                                 whatever Options.Metrics serves
 //
 // A failure is {"error":{"code","executed","text"}} with the HTTP status that

@@ -41,6 +41,7 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 	mux.HandleFunc("POST /v1/down", s.down)
 	s.probeRoutes(mux)
 	s.memberRoutes(mux)
+	s.walletRoutes(mux)
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)
 	}

@@ -20,6 +20,7 @@ type Kernel interface {
 	Member
 	Inviter
 	Guard
+	Banker
 }
 
 // A Viewer shows what is.

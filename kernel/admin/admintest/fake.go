@@ -32,6 +32,8 @@ type Fake struct {
 	Pulses   []admin.Pulse  // what Ping yields, for each node that Mates has
 	Why      admin.Explanation
 	Kept     []admin.Denial // what Denied answers
+	Money    *admin.Wallet  // what Wallet answers; nil: it keeps no book
+	Booked   []admin.Entry  // what Entries yields
 	// OnCall answers calls; nil: every method is unknown.
 	OnCall func(ctx context.Context, r admin.CallRequest) (json.RawMessage, error)
 	// Fail makes a method, named as in [admin.Kernel], answer an error.
