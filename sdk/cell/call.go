@@ -87,17 +87,44 @@ func (c *Call) Reply(m flat.Message) error {
 	} else if l.active.Load() > 1 {
 		how = crowd
 	}
-	_, err := l.sendHow(h, m, nil, bound{until: c.ctx.deadline, who: c.ctx}, how)
+	until := bound{until: c.ctx.deadline, who: c.ctx}
+	long, err := l.sendShort(h, m, nil, until, how)
 	c.owed = false
+	if long != nil {
+		err = c.replyLong(h, long, until)
+	}
 	if how == corked && l.inline.word.Load() != c.inline {
 		l.w.uncork(0) // another goroutine reads since, and has uncorked already
 	}
-	if err == nil || l.w.reason() != nil {
-		return nil // a link that broke has no reader for an error either
+	c.undelivered(err)
+	return nil
+}
+
+// undelivered ends a call whose reply could not be sent, if err is not nil.
+func (c *Call) undelivered(err error) {
+	if err == nil || c.link.w.reason() != nil {
+		return // a link that broke has no reader for an error either
 	}
 	e := *sdk.AsError(err)
 	e.Executed = sdk.ExecutedYes
-	l.refuse(c.id, &e)
+	c.link.refuse(c.id, &e)
+}
+
+// replyLong sends a reply in fragments, when the other side has room for it.
+func (c *Call) replyLong(h wire.Header, long []byte, until bound) error {
+	l := c.link
+	if !l.replies.try(len(long), l.theirs.Budget) {
+		l.w.uncork(0) // what is written already does not wait with it
+		if c.inline != 0 {
+			l.handOver(c.inline, l.inline.since.Load()) // nor what comes
+		}
+		if err := l.replies.take(len(long), l.theirs.Budget, l.w, until); err != nil {
+			return err
+		}
+	}
+	defer l.replies.give(len(long)) // once the other side knows that no more of it comes
+	_, err := l.sendLong(h, long, nil, until)
+	c.undelivered(err)
 	return nil
 }
 

@@ -112,10 +112,16 @@ func (l *inLink) relieve(now int64) int64 {
 	if due := since + int64(inlineLimit); due > now {
 		return due
 	}
+	l.handOver(word, since)
+	return noNext
+}
+
+// handOver lets another goroutine read on than the one that has run a handler
+// since then, if word still is what that does.
+func (l *inLink) handOver(word uint64, since int64) {
 	if l.inline.word.CompareAndSwap(word, (word>>genShift+1)<<genShift) {
 		l.tallies[word&(1<<genShift-1)>>1].enter(since)
 		l.leaveToWorkers() // the next reader's; it does not run yet
 		l.m.wg.Go(l.read)  // which uncorks
 	}
-	return noNext
 }

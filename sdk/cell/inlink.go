@@ -28,6 +28,7 @@ type inLink struct {
 	lingers lingers
 	active  atomic.Int32
 	held    atomic.Int64 // bytes of requests
+	replies replyBudget  // of the other side, for long replies
 
 	tallies []tally // by method; made when the link is opened
 	errors  atomic.Uint64

@@ -21,7 +21,7 @@ import (
 const (
 	maxCalls   = 1024      // calls in flight
 	maxRunning = 2048      // handlers at once, those that have lost or ended their call counted
-	maxBudget  = 32 << 20  // bytes of requests in flight, and of streams beyond their windows
+	maxBudget  = 32 << 20  // bytes of requests in flight, and of streams beyond their windows; of replies that come in fragments
 	maxMessage = 16 << 20  // bytes of one message, unless the genome says otherwise
 	window     = 256 << 10 // cost of stream messages not yet received by user code
 	overhead   = 64        // bytes that a stream message costs besides its own
@@ -169,19 +169,25 @@ func (l *link) send(h wire.Header, m flat.Message, b bound) error {
 // What how means is said in writer.go.
 // sent reports whether, in spite of an error, a part may have been written.
 func (l *link) sendHow(h wire.Header, m flat.Message, meta []wire.Meta, b bound, how company) (sent bool, err error) {
-	if err := l.w.lockRoom(b); err != nil {
-		return false, err
+	long, err := l.sendShort(h, m, meta, b, how)
+	if err != nil || long == nil {
+		return err == nil, err
 	}
-	long, err := l.encode(h, m, meta)
-	if err != nil {
+	return l.sendLong(h, long, meta, b)
+}
+
+// sendShort is sendHow for a message that fits into a frame. It returns one
+// that does not, encoded, for sendLong.
+func (l *link) sendShort(h wire.Header, m flat.Message, meta []wire.Meta, b bound, how company) (long []byte, err error) {
+	if err := l.w.lockRoom(b); err != nil {
+		return nil, err
+	}
+	if long, err = l.encode(h, m, meta); err != nil {
 		l.w.mu.Unlock()
-		return false, err
+		return nil, err
 	}
 	l.w.unlock(how)
-	if long != nil {
-		return l.sendLong(h, long, meta, b)
-	}
-	return true, nil
+	return long, nil
 }
 
 // encode appends the frame, or returns a copy of a message that is too long

@@ -47,6 +47,7 @@ type outLink struct {
 
 	turn   atomic.Int32 // who reads
 	next   atomic.Int64 // nanos: when the reaper must look at this link
+	parts  int          // bytes of replies that have come in part; of the reader
 	rested uint64       // received at the reaper's last look at a link without any call in flight
 	look   silence
 }
@@ -194,6 +195,9 @@ func (l *outLink) handleCall(h wire.Header, body []byte) error {
 func (l *outLink) reply(s *slot, h wire.Header, body []byte) error {
 	switch {
 	case h.Flags&wire.FlagMore != 0:
+		if err := l.collect(len(body)); err != nil {
+			return err
+		}
 		s.parts = append(make([]byte, 0, 2*len(body)), body...)
 	case h.Flags&wire.FlagNone != 0:
 		l.end(s, Vesicle{}, nil)
@@ -212,21 +216,35 @@ func (l *outLink) replyPart(s *slot, h wire.Header, body []byte) error {
 	if len(s.parts)+len(body) > l.m.maxMessage {
 		return fmt.Errorf("reply of more than %d bytes", l.m.maxMessage)
 	}
+	if err := l.collect(len(body)); err != nil {
+		return err
+	}
 	s.parts = append(s.parts, body...)
 	if h.Flags&wire.FlagMore == 0 {
-		b := s.parts
-		s.parts = nil
-		l.end(s, Vesicle{b: b}, nil)
+		l.end(s, Vesicle{b: s.parts}, nil)
+	}
+	return nil
+}
+
+// collect counts bytes of replies that are not whole. The other side begins
+// none when it has sent the budget, so beyond one more it has lost count.
+func (l *outLink) collect(n int) error {
+	if l.parts += n; l.parts > maxBudget+l.m.maxMessage {
+		return fmt.Errorf("replies of more than %d bytes have come in part", maxBudget+l.m.maxMessage)
 	}
 	return nil
 }
 
 // end gives a call its result. Only the reader calls it.
 func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
+	if s.parts != nil {
+		l.parts -= len(s.parts)
+		s.parts = nil
+	}
 	for {
 		switch st := s.state.Load(); st {
 		case slotWaiting:
-			s.reply, s.err, s.parts = v, err, nil
+			s.reply, s.err = v, err
 			if s.stream != nil {
 				s.reply = Vesicle{}
 			} else if err == nil {
@@ -241,7 +259,6 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 				return
 			}
 		case slotExpired:
-			s.parts = nil
 			if s.state.CompareAndSwap(st, slotLate) {
 				if v.lease != s { // else the caller frees the slot, and may have by now
 					v.Release()
@@ -250,7 +267,6 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 			}
 		case slotLeft:
 			if s.state.CompareAndSwap(st, slotDone) {
-				s.parts = nil
 				v.Release()
 				if v.lease != s {
 					l.slots.put(s)

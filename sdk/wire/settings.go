@@ -15,7 +15,7 @@ const MaxSettings = 1 << 20
 type Settings struct {
 	Major   int `json:"major"`
 	Calls   int `json:"calls"`   // calls in flight the sender of this accepts; ids are below it
-	Budget  int `json:"budget"`  // bytes of requests in flight it accepts
+	Budget  int `json:"budget"`  // bytes it accepts: of requests in flight, or of replies in fragments
 	Message int `json:"message"` // bytes of the longest message it accepts
 	Window  int `json:"window"`  // bytes of messages each stream may send it before credit
 	// Services is the method table; methods are numbered through all
