@@ -18,6 +18,7 @@ type debtor struct {
 	node   sdk.NodeID
 	open   []books.Job
 	serves *donorSession // nil without a session
+	waits  bool          // something that it was told is not signed yet
 }
 
 // owe adds a charge to the lines that wait.

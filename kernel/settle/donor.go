@@ -36,6 +36,7 @@ func (s *Settle) bill(ctx context.Context) {
 		case <-ctx.Done():
 			s.collect()
 			s.giveAway(context.WithoutCancel(ctx))
+			s.finish()
 			return
 		}
 		s.collect()
@@ -46,6 +47,35 @@ func (s *Settle) bill(ctx context.Context) {
 		}
 		timer.Reset(s.beat())
 	}
+}
+
+// finish has the last work signed for, if that is soon done.
+func (s *Settle) finish() {
+	timer := time.NewTimer(lastWait)
+	defer timer.Stop()
+	for s.busy() {
+		select {
+		case <-s.wake:
+		case <-s.book.closed:
+			return
+		case <-timer.C:
+			return // the next life goes on with it
+		}
+	}
+}
+
+// busy reports whether a session has work that is not signed for, and tells it.
+func (s *Settle) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	any := false
+	for _, d := range s.debtors {
+		if d.serves != nil && (len(d.open) > 0 || d.waits) {
+			d.serves.poke()
+			any = true
+		}
+	}
+	return any
 }
 
 // beat tells the sessions to look, and says when to come again.
@@ -183,6 +213,7 @@ func (s *Settle) ServeNode(ctx context.Context, n sdk.NodeID, stream Stream) err
 	if err := d.begin(ctx, n, terms); err != nil {
 		return err
 	}
+	defer s.running.Done()
 	defer d.end()
 	if err := d.hear(hello); err != nil {
 		return d.refuse(err)
@@ -212,13 +243,19 @@ func (d *donorSession) begin(ctx context.Context, n sdk.NodeID, t books.Terms) e
 	side := books.Side{Mesh: s.opt.Mesh(), Peer: n, Signer: s.opt.Self, Nonce: newNonce()}
 	if err := s.book.view(func(b *books.Book) { d.payee = books.NewPayee(side, t, b) }); err != nil {
 		d.end()
+		s.running.Done()
 		return err
 	}
+	s.rouse()
+	return nil
+}
+
+// rouse has bill look at the sessions.
+func (s *Settle) rouse() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // bill is awake
+	default: // it will look anyway
 	}
-	return nil
 }
 
 // enter makes this the session of a node, or returns the one that is.
@@ -232,6 +269,7 @@ func (d *donorSession) enter(n sdk.NodeID) (old *donorSession, err error) {
 	d.d = s.debtor(n)
 	if d.d.serves == nil {
 		d.d.serves = d
+		s.running.Add(1)
 		return nil, nil
 	}
 	return d.d.serves, nil
@@ -242,7 +280,8 @@ func (d *donorSession) end() {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	defer close(d.done)
-	d.d.serves = nil
+	d.d.serves, d.d.waits = nil, false
+	defer d.s.rouse()
 	d.s.opt.Cells.Lease(d.d.node, 0, time.Now(), "its kernel has ended the session in which receipts are signed")
 	if len(d.d.open) == 0 {
 		delete(d.s.debtors, d.d.node)
@@ -387,6 +426,10 @@ func (d *donorSession) lease() error {
 	credit := s.creditOf(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if waits := d.payee.Waiting(); d.d.waits && !waits {
+		d.s.rouse()
+	}
+	d.d.waits = d.payee.Waiting()
 	open := d.d.price()
 	room := d.payee.Room(open, p.Balance(), credit)
 	why := fmt.Sprintf("work of %s is not signed for yet, at most %s may be", open+p.Claimed, d.payee.Bound())

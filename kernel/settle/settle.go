@@ -85,10 +85,10 @@ type Stream interface {
 type Settle struct {
 	opt     Options
 	book    *writer
-	wake    chan struct{} // capacity 1: somebody came
+	wake    chan struct{} // capacity 1: somebody came, or has nothing to do any more
 	life    context.Context
 	stop    context.CancelFunc
-	running sync.WaitGroup // sessions with donors
+	running sync.WaitGroup // sessions; begun under mu, before closed
 
 	mu        sync.Mutex // guards what follows
 	closed    bool

@@ -321,3 +321,16 @@ func TestGroupCommit(t *testing.T) {
 		h.end()
 	})
 }
+
+// A donor that ends has its last work signed for.
+func TestOrderlyEnd(t *testing.T) {
+	two(t, settle.Options{}, settle.Options{}, func(t *testing.T, c, d *host) {
+		ensure(t, c, d)
+		d.work.burn(c.Node(), 1270*time.Millisecond)
+		d.end()
+		if spent, used := c.with(d).Spent, d.work.total(); spent != used || used == 0 {
+			t.Errorf("spent %s, used %s", spent, used)
+		}
+		d.start()
+	})
+}
