@@ -195,6 +195,10 @@ func (b *Book) Apply(rec sdk.Record) error {
 	return b.commit(rec, op)
 }
 
+// Forget drops the ids that are remembered. It is for who only reads a book and
+// makes nothing: a long one has many.
+func (b *Book) Forget() { clear(b.ids) }
+
 func (b *Book) fail(v *Violation) error {
 	if b.broken == nil {
 		b.broken = v

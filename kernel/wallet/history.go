@@ -8,7 +8,7 @@ import (
 )
 
 // window is how many records are looked at first for the last few.
-const window = 4096
+const window = 256
 
 // Entries implements [admin.Banker]. The end of the book is found by looking at
 // more and more of it.

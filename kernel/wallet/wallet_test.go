@@ -48,16 +48,16 @@ func TestWalletsAgree(t *testing.T) {
 }
 
 func TestHistory(t *testing.T) {
-	d := newDeal(t, 2100) // more than is looked at first
+	d := newDeal(t, 200) // more than is looked at first
 	b := d.payee.teller(map[sdk.NodeID]sdk.CellName{d.payer.node(): "client"})
-	if all := entries(t, b, admin.EntryQuery{}); len(all) != 4200 || all[0].What != "claim" || all[4199].What != "earn" || all[4199].PeerName != "client" {
+	if all := entries(t, b, admin.EntryQuery{}); len(all) != 400 || all[0].What != "claim" || all[399].What != "earn" || all[399].PeerName != "client" {
 		t.Errorf("all: %d", len(all))
 	}
 	last := entries(t, b, admin.EntryQuery{Tail: 2, Receipts: true, Peer: "client"})
-	if len(last) != 2 || last[0].Seq != 4198 || last[1].Seq != 4200 || len(last[1].Jobs) != 1 || last[1].Jobs[0].Method != "Worker.Work" || last[1].Amount != 2*3099 {
+	if len(last) != 2 || last[0].Seq != 398 || last[1].Seq != 400 || len(last[1].Jobs) != 1 || last[1].Jobs[0].Method != "Worker.Work" || last[1].Amount != 2*1199 {
 		t.Errorf("the last two receipts: %+v", last)
 	}
-	if early := entries(t, b, admin.EntryQuery{Tail: 3, Peer: string(d.payer.node())[:8]}); len(early) != 3 || early[2].Seq != 4200 {
+	if early := entries(t, b, admin.EntryQuery{Tail: 3, Peer: string(d.payer.node())[:8]}); len(early) != 3 || early[2].Seq != 400 {
 		t.Errorf("of the beginning of an id: %+v", early)
 	}
 	// One long ago: what it is for is in the entry before.
@@ -68,7 +68,7 @@ func TestHistory(t *testing.T) {
 	if since := entries(t, b, admin.EntryQuery{Since: d.payee.now}); len(since) != 1 {
 		t.Errorf("since: %d", len(since))
 	}
-	err := b.Entries(t.Context(), admin.EntryQuery{Seq: 4201}, nil)
+	err := b.Entries(t.Context(), admin.EntryQuery{Seq: 401}, nil)
 	err2 := b.Entries(t.Context(), admin.EntryQuery{Peer: "nobody"}, nil)
 	if sdk.CodeOf(err) != sdk.CodeNotFound || sdk.CodeOf(err2) != sdk.CodeNotFound {
 		t.Errorf("what is not there: %v, %v", err, err2)
