@@ -84,11 +84,37 @@ func (d *dirs) claim(root string, end *closers) error {
 	return lock(d.run+".lock", end)
 }
 
-// lock makes sure that this is the only kernel of the checkout.
+// lock makes sure that this is the only kernel of the checkout. The file goes
+// with the kernel: whoever has locked one that is gone by then tries again.
 func lock(path string, end *closers) error {
+	for {
+		f, err := lockFile(path)
+		if err != nil {
+			return err
+		}
+		if sameFile(f, path) {
+			end.add(func() error { return errors.Join(os.Remove(path), f.Close()) })
+			return nil
+		}
+		f.Close()
+	}
+}
+
+// sameFile reports whether f still is what is at path.
+func sameFile(f *os.File, path string) bool {
+	held, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(held, there)
+}
+
+// lockFile opens a file and locks it; only one process at a time can.
+func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", path, err)
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	rc, err := f.SyscallConn()
 	if err == nil {
@@ -99,12 +125,11 @@ func lock(path string, end *closers) error {
 	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return sdk.Errorf(sdk.CodeUnavailable, "lock %s: another kernel runs here", path)
+			return nil, sdk.Errorf(sdk.CodeUnavailable, "lock %s: another kernel runs here", path)
 		}
-		return fmt.Errorf("lock %s: %w", path, err)
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	end.add(f.Close)
-	return nil
+	return f, nil
 }
 
 // makeRun makes the directory of the sockets, and a link to it.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -73,6 +74,8 @@ type child struct {
 }
 
 func (a *app) devstack(ctx context.Context, f devstackFlags, words []string) (err error) {
+	runtime.LockOSThread() // it lives as long as this function, and so do the children it starts
+	defer runtime.UnlockOSThread()
 	base, err := os.MkdirTemp("", "ckdev")
 	if err != nil {
 		return fmt.Errorf("make devstack: %w", err)
@@ -149,8 +152,10 @@ func (s *stack) command(ctx context.Context, args ...string) *exec.Cmd {
 		}
 	}
 	cmd.Env = append(cmd.Env, "CELLKERNEL_HOME="+s.keys())
-	// An interrupt from the terminal is for us: we pass it on, once.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// An interrupt from the terminal is for us: we pass it on, once. If we are
+	// killed the kernel tells the child, as soon as the thread is gone that started
+	// it: see devstack.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	return cmd
 }
 

@@ -2,7 +2,6 @@ package golgi
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"time"
@@ -89,14 +88,22 @@ func (g *Golgi) expire(token string) {
 // ServeControl attaches processes that dial the control socket, until the
 // listener is closed. It takes "unixpacket" connections of this user.
 func (g *Golgi) ServeControl(l *net.UnixListener) error {
-	for {
+	for pause := acceptPause; ; {
 		c, err := l.AcceptUnix()
-		switch {
-		case errors.Is(err, net.ErrClosed):
+		if errors.Is(err, net.ErrClosed) {
 			return nil
-		case err != nil:
-			return fmt.Errorf("serve control socket: %w", err)
 		}
+		if err != nil {
+			// Such as too many open files: processes that are refused now may
+			// come when others have gone.
+			g.opt.Log.Warn("accept at the control socket", "error", err, "again in", pause)
+			if !g.idle(pause) {
+				return nil
+			}
+			pause = min(2*pause, maxAcceptPause)
+			continue
+		}
+		pause = acceptPause
 		ch := channel.New(c)
 		if _, uid, err := ch.PeerCred(); err != nil || int(uid) != os.Getuid() && uid != 0 {
 			g.opt.Log.Warn("refused a stranger at the control socket", "uid", uid)
@@ -110,6 +117,24 @@ func (g *Golgi) ServeControl(l *net.UnixListener) error {
 			g.opt.Log.Warn("too many processes at the control socket", "limit", maxPending)
 			ch.Close()
 		}
+	}
+}
+
+// Between attempts to accept that fail.
+const (
+	acceptPause    = 10 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// idle waits, and reports whether g goes on after that.
+func (g *Golgi) idle(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-g.ctx.Done():
+		return false
 	}
 }
 

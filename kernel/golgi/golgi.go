@@ -219,6 +219,10 @@ func (g *Golgi) Close() {
 	g.wg.Wait()
 }
 
+// OtherCells stands for both sides of the flows that are too many to be kept
+// one by one when their links are over. No cell can be called that.
+const OtherCells sdk.CellName = "*"
+
 // A Flow is what one cell answered another since this kernel started. Counters
 // never go back.
 type Flow struct {

@@ -267,9 +267,11 @@ func (g *Golgi) drop(l *link) {
 	if !l.known() {
 		return
 	}
-	if _, known := g.past[l.pair()]; known || len(g.past) < maxPairs {
-		g.past[l.pair()] = add(g.past[l.pair()], l.stats)
+	p := l.pair()
+	if _, known := g.past[p]; !known && len(g.past) >= maxPairs {
+		p = pair{OtherCells, OtherCells}
 	}
+	g.past[p] = add(g.past[p], l.stats)
 }
 
 // unlist makes a process unreachable for new links. The caller holds mu.

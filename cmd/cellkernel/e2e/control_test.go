@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -313,6 +315,10 @@ func TestDownDrains(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "[cells.w]\ncommand = [\"PROBE\", \"serve\"]\n")
 	k := n.up()
+	run, err := os.Readlink(n.path(".cell/run"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	call := n.start("call", "w.Sleep", `{"ms":1500}`)
 	k.err.await(t, "sleeping 1500")
 	r := n.want(0, "down")
@@ -325,6 +331,9 @@ func TestDownDrains(t *testing.T) {
 		t.Errorf("up: exit code %d", code)
 	}
 	n.want(5, "status")
+	if left, err := filepath.Glob(run + "*"); err != nil || len(left) > 0 {
+		t.Errorf("it left %v, %v", left, err)
+	}
 }
 
 func TestInterruptDrainsThenKills(t *testing.T) {

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -198,4 +199,35 @@ func TestDevstack(t *testing.T) {
 		t.Errorf("it left %v, %v", left, err)
 	}
 	n.want(2, "devstack", "--nodes", "0")
+}
+
+// One that is killed takes its kernels along.
+func TestDevstackThatIsKilled(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "[cells.store]\ncommand = [\"PROBE\", \"serve\"]\n")
+	n.env = append(n.env, "TMPDIR="+n.run)
+	k := n.start("devstack", "--nodes", "1", n.path("genome.toml"))
+	k.err.await(t, "all nodes are ready")
+	if n.inherited("CELLKERNEL_HOME="+n.run) < 2 {
+		t.Error("want a kernel and a lighthouse")
+	}
+	k.signal(syscall.SIGKILL)
+	k.exit()
+	n.eventually("its kernel and its lighthouse end", func() bool { return n.inherited("CELLKERNEL_HOME="+n.run) == 0 })
+}
+
+// inherited counts the processes with a variable that begins so.
+func (n *node) inherited(variable string) (count int) {
+	n.t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil && (bytes.HasPrefix(text, []byte(variable)) || bytes.Contains(text, []byte("\x00"+variable))) {
+			count++
+		}
+	}
+	return count
 }
