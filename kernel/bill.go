@@ -21,7 +21,7 @@ func (k *Kernel) openSettle() {
 	o := settle.Options{
 		Self: k.Self(), Mesh: func() [32]byte { return k.Mesh().ID() }, Donor: g.Donor, Price: priceOf(g.Price), MaxPrice: priceOf(g.MaxPrice),
 		Credit: sdk.ATP(g.Credit) * sdk.OneATP, Debt: sdk.ATP(g.Debt) * sdk.OneATP, Cores: runtime.NumCPU(),
-		Nodes: others{k}, Log: k.log, Note: k.note,
+		Meter: k.gauge, Cells: k.golgi, Nodes: others{k}, Log: k.log, Note: k.note,
 		Broken: func(err error) { k.broken <- err },
 	}
 	list := k.genome.Selected()

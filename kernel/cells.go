@@ -154,7 +154,7 @@ func (k *Kernel) welcome(name sdk.CellName) channel.Welcome {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.genome.Cells[name]
-	w := channel.Welcome{Links: k.genome.Golgi.Links, MaxMessage: int(k.genome.Golgi.MaxMessage)}
+	w := channel.Welcome{Links: k.genome.Golgi.Links, MaxMessage: int(k.genome.Golgi.MaxMessage), Meter: k.genome.Golgi.Billing != ""}
 	if c == nil {
 		return w
 	}
@@ -169,7 +169,7 @@ func (k *Kernel) welcome(name sdk.CellName) channel.Welcome {
 // hooks connect the supervisor with the rest.
 func (k *Kernel) hooks() supervisor.Hooks {
 	return supervisor.Hooks{
-		Start: k.attach,
+		Start: k.attach, Started: k.metered, Exited: func(r supervisor.Replica, e supervisor.Exit) { k.gauge.Ended(workload(r), e.Exit) },
 		Output: func(r supervisor.Replica, stdout, stderr *os.File) <-chan struct{} {
 			return k.output(r, stdout, stderr)
 		},
@@ -191,17 +191,19 @@ const lastLines = 20 // shown of a cell that failed
 
 // attach gives a process that is about to start its control channel: as an
 // inherited descriptor, and as a token for wrappers that close descriptors.
-func (k *Kernel) attach(_ context.Context, r supervisor.Replica, c supervisor.CellSpec) (supervisor.Launch, error) {
+func (k *Kernel) attach(ctx context.Context, r supervisor.Replica, c supervisor.CellSpec) (supervisor.Launch, error) {
 	a, err := k.golgi.Attach(golgi.Replica(r), k.welcome(r.Cell))
 	if err != nil {
 		return supervisor.Launch{}, err
 	}
-	return supervisor.Launch{
+	l := supervisor.Launch{
 		Env: []string{
 			cell.EnvFD + "=3", cell.EnvSocket + "=" + k.dirs.control, cell.EnvToken + "=" + a.Token,
 		},
 		Files: []*os.File{a.Channel}, Close: a.Cancel,
-	}, nil
+	}
+	k.place(ctx, r, c, &l)
+	return l, nil
 }
 
 // output stores what a replica prints. The standard output of the main job

@@ -39,6 +39,7 @@ kernel/books:                 sdk
 kernel/meter:                 sdk
 kernel/settle:                sdk sdk/cell kernel/books kernel/meter kernel/node
 kernel/wallet:                sdk kernel/admin kernel/books kernel/settle
+kernel/gauge:                 sdk kernel/meter golang.org/x/sys
 kernel/node:                  sdk sdk/cell sdk/flat
 kernel/network:               sdk sdk/plugin sdk/wire kernel/catalog kernel/genome kernel/golgi kernel/identity kernel/peers golang.org/x/sys
 kernel/probe:                 sdk sdk/cell sdk/wire kernel/admin kernel/genome kernel/golgi kernel/network kernel/node kernel/peers

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/catalog"
+	"github.com/cellkernel/cellkernel/kernel/gauge"
 	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
 	"github.com/cellkernel/cellkernel/kernel/membership"
@@ -73,6 +74,7 @@ type Kernel struct {
 	spawner   *supervisor.Spawner
 	cells     *supervisor.Supervisor
 	catalog   *catalog.Catalog
+	gauge     *gauge.Gauge
 	peers     *peers.Table
 	golgi     *golgi.Golgi
 	network   *network.Network
@@ -135,6 +137,7 @@ func (k *Kernel) Run(ctx context.Context) (exit int, err error) {
 	serving, unlisten := context.WithCancel(context.WithoutCancel(ctx))
 	defer unlisten()
 	k.network.Begin(serving, &wg)
+	wg.Go(func() { k.gauge.Run(serving) })
 	wg.Go(func() { booted <- k.boot(life, serving, ended, &wg) })
 	exit, request, err := k.await(ctx, booted, ended)
 	stop()
@@ -197,6 +200,7 @@ func (k *Kernel) assemble(ctx context.Context, end *closers) error {
 		return err
 	}
 	k.openCatalog(end)
+	k.openGauge()
 	k.cells = supervisor.New(k.spawner, k.hooks(), k.log)
 	if err := k.openGolgi(end); err != nil {
 		return err

@@ -111,7 +111,7 @@ func (k *Kernel) openGolgi(end *closers) error {
 	k.golgi = golgi.New(golgi.Options{
 		Run: k.spawner.RunID(), Self: k.Self(), Home: home, Mesh: k.Mesh(), Peers: k.peers,
 		Denied: k.IsDenied, Scheme: k.staticScheme(), Local: sdk.Addr{Scheme: "uds", Host: k.dirs.links},
-		Dial: k.dial, Junction: junction, Join: k.ServeJoin, Log: k.log, Changed: func() { k.network.Changed() },
+		Dial: k.dial, Junction: junction, Join: k.ServeJoin, Log: k.log, Changed: func() { k.network.Changed() }, Counted: k.counted,
 		Ready: func(r golgi.Replica) { k.cells.Ready(supervisor.Replica(r)) },
 		Hung:  func(r golgi.Replica, why string) { k.cells.Hung(supervisor.Replica(r), why) },
 		Bill:  func(ctx context.Context, n sdk.NodeID, host string) error { return k.settle.Link(ctx, n, host) },

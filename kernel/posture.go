@@ -14,8 +14,9 @@ import (
 func (k *Kernel) posture() string {
 	meter := "cgroup2"
 	if dir, _ := k.spawner.Cgroup(); dir == "" {
-		meter = "/proc"
+		meter = "procfs"
 	}
+	meter = k.gauge.Source(meter)
 	found := ""
 	if list := k.network.Discoveries(); len(list) > 0 {
 		slices.Sort(list)

@@ -71,9 +71,13 @@ func problem(what string, state admin.State, detail string) string {
 }
 
 // Processes implements [admin.Viewer].
-func (k *Kernel) Processes(context.Context) ([]admin.Process, error) {
+func (k *Kernel) Processes(ctx context.Context) ([]admin.Process, error) {
 	list := []admin.Process{k.self()}
+	usage := k.gauge.Usage(ctx)
 	for _, s := range k.cells.List() {
+		if u, ok := usage[workload(s.Replica)]; ok {
+			s.Usage = supervisor.Reading{CPU: u.CPU, RSS: u.RSS, Source: u.Source}
+		}
 		list = append(list, cellProcess(s))
 	}
 	for _, s := range k.catalog.Status() {
@@ -93,7 +97,7 @@ func (k *Kernel) self() admin.Process {
 	}
 	var ru syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &ru) == nil {
-		p.CPUUS = (ru.Utime.Nano() + ru.Stime.Nano()) / 1000
+		p.CPUUS, p.Meter = (ru.Utime.Nano()+ru.Stime.Nano())/1000, "rusage"
 	}
 	return p
 }
@@ -101,7 +105,7 @@ func (k *Kernel) self() admin.Process {
 func cellProcess(s supervisor.Status) admin.Process {
 	p := admin.Process{
 		Kind: admin.KindCell, Name: string(s.Cell), Replica: s.Index, Incarnation: s.Incarnation, PID: s.PID,
-		State: admin.State(s.State), Restarts: s.Restarts, RSSBytes: s.Usage.RSS, CPUUS: s.Usage.CPU.Microseconds(), Detail: s.Reason,
+		State: admin.State(s.State), Restarts: s.Restarts, RSSBytes: s.Usage.RSS, CPUUS: s.Usage.CPU.Microseconds(), Meter: s.Usage.Source, Detail: s.Reason,
 	}
 	if s.PID != 0 {
 		p.UptimeMS = time.Since(s.Started).Milliseconds()
@@ -120,7 +124,7 @@ func pluginProcess(s catalog.Status) admin.Process {
 	if s.PID != 0 {
 		p.UptimeMS = time.Since(s.Started).Milliseconds()
 		r := supervisor.Observe(s.PID)
-		p.RSSBytes, p.CPUUS = r.RSS, r.CPU.Microseconds()
+		p.RSSBytes, p.CPUUS, p.Meter = r.RSS, r.CPU.Microseconds(), r.Source
 	}
 	return p
 }

@@ -40,9 +40,9 @@ func psTable(w io.Writer, procs []admin.Process) error {
 	var rows [][]string
 	for _, p := range procs {
 		rows = append(rows, []string{p.ID(), p.Kind, string(p.State), number(p.PID), strconv.Itoa(p.Restarts),
-			timeText(p.UptimeMS, time.Millisecond), bytesText(p.RSSBytes), timeText(p.CPUUS, time.Microsecond), p.Detail})
+			timeText(p.UptimeMS, time.Millisecond), bytesText(p.RSSBytes), timeText(p.CPUUS, time.Microsecond), p.Meter, p.Detail})
 	}
-	return table(w, []string{"NAME", "KIND", "STATE", "PID", "RESTARTS", "UP", "RSS", "CPU", "DETAIL"}, rows)
+	return table(w, []string{"NAME", "KIND", "STATE", "PID", "RESTARTS", "UP", "RSS", "CPU", "METER", "DETAIL"}, rows)
 }
 
 // number is n for a table, where 0 means that there is none.

@@ -71,6 +71,9 @@ type Process struct {
 	UptimeMS    int64  `json:"uptime_ms"`
 	RSSBytes    int64  `json:"rss_bytes"`
 	CPUUS       int64  `json:"cpu_us"` // CPU time of this incarnation, microseconds
+	// Meter says what measured it: "cgroup2", "cpuacct", "rusage", "procfs", and
+	// " (kernel)" behind it where the billing plugin has not. Empty while nothing has.
+	Meter string `json:"meter,omitempty"`
 	// Detail says why it is in its state, for people: "exit code 3".
 	Detail string `json:"detail,omitempty"`
 }

@@ -96,7 +96,10 @@ type Options struct {
 	// one that was dialled, at such a host, or, without host, one that came in.
 	// It may take a while; nil is nobody.
 	Bill func(ctx context.Context, node sdk.NodeID, host string) error
-	Log  *slog.Logger
+	// Counted is told what a process that is asked to meter says of its links.
+	// It must not block; nil is nobody.
+	Counted func(r Replica, s channel.Stats, links []Count)
+	Log     *slog.Logger
 }
 
 // A Golgi joins the cells of one kernel. It is safe for concurrent use.
@@ -123,6 +126,7 @@ type Golgi struct {
 	comers   int                        // links that came in from other kernels
 	from     map[sdk.NodeID]int         // the same by node
 	dropped  chan struct{}              // closed and replaced when a link is over
+	leases   map[sdk.NodeID]grant
 }
 
 // Routes is what the manifest says of one cell: whom it may call, and by
@@ -155,6 +159,7 @@ type link struct {
 	from    sdk.CellName // its name
 	to      *seat        // who answers; nil until somebody does, or if that is at another kernel
 	stats   channel.LinkStats
+	billed  int64    // ns of weight, counted in the seat's used
 	foreign *foreign // of a link that is not local
 }
 
@@ -172,7 +177,7 @@ func New(opt Options) *Golgi {
 		routes: make(map[sdk.CellName]Routes), seats: make(map[*seat]struct{}),
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
-		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}), from: make(map[sdk.NodeID]int),
+		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}), from: make(map[sdk.NodeID]int), leases: make(map[sdk.NodeID]grant),
 	}
 	g.wg.Go(g.pingAll)
 	return g

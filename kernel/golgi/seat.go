@@ -32,8 +32,10 @@ type seat struct {
 	needs   map[sdk.CellName]bool
 	news    map[sdk.CellName]channel.Message // endpoints that wait to be sent
 	dials   int
-	served  int // links it answers
-	pings   int // unanswered
+	served  int                          // links it answers
+	pings   int                          // unanswered
+	used    map[sdk.NodeID]int64         // ns of weight, by who called
+	grants  map[sdk.NodeID]channel.Lease // that wait to be sent
 }
 
 // queued is a message for a process, with a descriptor that is closed once it
@@ -59,6 +61,7 @@ func (g *Golgi) newSeat(id Replica, w channel.Welcome, ch *channel.Conn) *seat {
 	return &seat{
 		g: g, id: id, ch: ch, welcome: w, serves: true, out: make(chan queued, seatQueue),
 		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool), news: make(map[sdk.CellName]channel.Message),
+		used: make(map[sdk.NodeID]int64), grants: make(map[sdk.NodeID]channel.Lease),
 	}
 }
 
@@ -114,6 +117,8 @@ func (s *seat) speak() {
 	for q := range s.out {
 		if q.m.Type == channel.TypeEndpoints {
 			q.m = s.takeNews(q.m.Name)
+		} else if q.m.Type == channel.TypeLease {
+			q.m = s.takeLease(q.m)
 		}
 		var files []*os.File
 		if q.f != nil {
@@ -236,11 +241,17 @@ func (g *Golgi) count(s *seat, m channel.Message) {
 	if m.Stats == nil {
 		return
 	}
+	var counts []Count
 	for _, st := range m.Stats.Links {
 		if l := g.links[st.ID]; l != nil && l.to == s {
+			if l.known() {
+				counts = append(counts, l.countOf(st, m.Type == channel.TypeClosed))
+			}
 			l.stats = st
+			l.stats.Methods = nil
 		}
 	}
+	g.tally(s, m.Stats, counts)
 }
 
 // over forgets a link that s says has ended: one it served, or one it dialled

@@ -34,10 +34,17 @@ type Calls struct {
 	In, Out       uint64  // bytes
 }
 
+// A Charge is what one caller has used of one cell since the kernel started.
+type Charge struct {
+	Node, From, To string  // Node is empty for this one, From for what nobody called for
+	CPU            float64 // seconds
+}
+
 // A Source is asked at every scrape. It must not block for long.
 type Source interface {
 	MetricProcesses() []Process
 	MetricCalls() []Calls
+	MetricCharges() []Charge
 	MetricPeers() Peers
 }
 
@@ -61,6 +68,7 @@ var (
 	errs     = desc("call_errors_total", "Of them, those that failed.", ofCalls...)
 	handler  = desc("handler_seconds_total", "Time spent in handlers.", ofCalls...)
 	in       = desc("link_received_bytes_total", "Bytes the answering cell received.", ofCalls...)
+	charged  = desc("metered_cpu_seconds_total", "CPU time of a cell, by who called it; without a caller, its own.", "node", "from", "to")
 	out      = desc("link_sent_bytes_total", "Bytes the answering cell sent.", ofCalls...)
 )
 
@@ -73,7 +81,7 @@ type collector struct{ s Source }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range append(ofPeers(), up, restarts, cpu, rss, links, calls, errs, handler, in, out) {
+	for _, d := range append(ofPeers(), up, restarts, cpu, rss, links, calls, errs, handler, in, out, charged) {
 		ch <- d
 	}
 }
@@ -87,6 +95,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(restarts, prometheus.CounterValue, float64(p.Restarts), id...)
 		ch <- prometheus.MustNewConstMetric(cpu, prometheus.CounterValue, p.CPU, id...)
 		ch <- prometheus.MustNewConstMetric(rss, prometheus.GaugeValue, float64(p.RSS), id...)
+	}
+	for _, k := range c.s.MetricCharges() {
+		ch <- prometheus.MustNewConstMetric(charged, prometheus.CounterValue, k.CPU, k.Node, k.From, k.To)
 	}
 	for i, k := range c.s.MetricCalls() {
 		if i == maxSeries {

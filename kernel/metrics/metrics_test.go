@@ -22,6 +22,10 @@ func (source) MetricCalls() []metrics.Calls {
 	return []metrics.Calls{{From: "shop", To: "store", Links: 4, Calls: 9, Errors: 1, Handler: 0.25, In: 10, Out: 20}}
 }
 
+func (source) MetricCharges() []metrics.Charge {
+	return []metrics.Charge{{Node: "k7q2", From: "shop", To: "store", CPU: 1.25}, {To: "store", CPU: 0.5}}
+}
+
 func (source) MetricPeers() metrics.Peers {
 	return metrics.Peers{
 		States: map[string]int{"verified": 2, "foreign": 0}, Announcements: map[string]uint64{"refreshed": 7, "replayed": 3},
@@ -45,6 +49,8 @@ func TestHandlerShowsEveryProcessAndFlow(t *testing.T) {
 		`cellkernel_handler_seconds_total{from="shop",to="store"} 0.25`,
 		`cellkernel_link_received_bytes_total{from="shop",to="store"} 10`,
 		`cellkernel_link_sent_bytes_total{from="shop",to="store"} 20`,
+		`cellkernel_metered_cpu_seconds_total{from="shop",node="k7q2",to="store"} 1.25`,
+		`cellkernel_metered_cpu_seconds_total{from="",node="",to="store"} 0.5`,
 		`cellkernel_peers{state="verified"} 2`,
 		`cellkernel_peers{state="foreign"} 0`,
 		`cellkernel_announcements_total{verdict="replayed"} 3`,

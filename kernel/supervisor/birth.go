@@ -42,7 +42,8 @@ type Spec struct {
 	// may live there, since it is killed with the process; it stays the
 	// caller's to remove. Empty for a new one, where there can be one.
 	Cgroup string
-	// Limits are enforced by the process's own cgroup or the start fails.
+	// Limits are enforced by the process's own cgroup or the start fails,
+	// unless it was given a cgroup, where whoever made that has set them.
 	Limits sdk.Limits
 	// Stub is what happens between fork and exec. It costs the start of one
 	// more program, a few milliseconds, unless it is zero.
@@ -183,11 +184,11 @@ func (b *birth) placeCgroup() error {
 			return err
 		}
 		p.ownGroup = true
+		if err := p.group.limit(b.spec.Limits); err != nil {
+			return err
+		}
 	} else if !strings.HasPrefix(string(p.group), string(s.run)+"/") {
 		return fmt.Errorf("cgroup %q: want one below %s", b.spec.Cgroup, s.run)
-	}
-	if err := p.group.limit(b.spec.Limits); err != nil {
-		return err
 	}
 	var err error
 	b.group, err = b.open(os.Open(string(p.group)))

@@ -96,6 +96,9 @@ type Launch struct {
 	Env    []string   // appended to the spec's
 	Files  []*os.File // descriptors 3 and up; the supervisor closes them
 	Cgroup string     // as in [Spec]
+	Join   []string   // added to those of the spec's Stub
+	// Limited says that the spec's limits were seen to: the start does not set them.
+	Limited bool
 	// Close is called once when this life is over, however it ended, and also
 	// if it never began. nil for nothing.
 	Close func()

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
 )
 
 const (
@@ -181,6 +183,10 @@ func (r *replica) launch(ctx context.Context, l *life) (launch Launch, c child, 
 		Name: l.id.String(), Exe: r.spec.Exe, Argv: r.spec.Argv, Dir: r.spec.Dir,
 		Env: slices.Concat(r.spec.Env, launch.Env), Files: launch.Files,
 		Cgroup: launch.Cgroup, Limits: r.spec.Limits, Stub: r.spec.Stub,
+	}
+	spec.Stub.Join = slices.Concat(spec.Stub.Join, launch.Join)
+	if launch.Limited {
+		spec.Limits = sdk.Limits{}
 	}
 	if s.hooks.Output == nil {
 		null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)

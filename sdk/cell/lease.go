@@ -17,6 +17,7 @@ type allowance struct {
 	limit, until atomic.Int64 // ns of weight; nanos
 	used         atomic.Int64 // ns of weight that the kernel was told
 	open         atomic.Int64 // and of what is not decided yet
+	why          atomic.Pointer[string]
 }
 
 // over reports whether a new call must be refused. A nil allowance has no limit.
@@ -28,7 +29,11 @@ func (l *allowance) over(now int64) bool {
 func (l *allowance) spent() bool { return l.used.Load()+l.open.Load() >= l.limit.Load() }
 
 func (l *allowance) refusal(node sdk.NodeID) *sdk.Error {
-	return sdk.Errorf(sdk.CodeNoATP, "bill node %s: what it may use before it has agreed to more is used up", node.Short())
+	why := "what it may use before it has agreed to more is used up"
+	if said := l.why.Load(); said != nil && *said != "" {
+		why = *said
+	}
+	return sdk.Errorf(sdk.CodeNoATP, "bill node %s: %s", node.Short(), why)
 }
 
 // leaseOf returns the allowance of a node, a new one without limit if there is none.
@@ -56,6 +61,7 @@ func (a *account) grant(g *channel.Lease) {
 		l.until.Store(math.MaxInt64)
 		return
 	}
+	l.why.Store(&g.Why)
 	l.limit.Store(g.LimitNS)
 	l.until.Store(nanos() + g.ForMS*int64(time.Millisecond))
 }

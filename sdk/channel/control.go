@@ -201,6 +201,7 @@ type Lease struct {
 	Node    sdk.NodeID `json:"node"`
 	LimitNS int64      `json:"limit_ns"`       // may have been used, in all
 	ForMS   int64      `json:"for_ms"`         // new calls are taken so long
+	Why     string     `json:"why,omitempty"`  // there is no more, for people
 	Free    bool       `json:"free,omitempty"` // there is no limit any more
 }
 

@@ -73,7 +73,7 @@ func New(_ context.Context, c Config, host plugin.Host) (*Billing, error) {
 			if err := errors.Join(whys...); err != nil {
 				b.note = err.Error()
 			}
-			b.log.Info("processes are metered", "by", source, "note", b.note)
+			b.log.Debug("processes are metered", "by", source, "note", b.note)
 			return b, nil
 		}
 		whys = append(whys, fmt.Errorf("no %s: %w", source, err))

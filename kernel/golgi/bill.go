@@ -1,0 +1,155 @@
+package golgi
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/channel"
+)
+
+// maxMethodName bounds what a process calls a method, in bytes.
+const maxMethodName = 256
+
+// A Count is what a process says of one link it serves. Counters are absolute.
+type Count struct {
+	Link    uint64
+	Node    sdk.NodeID // of the caller; empty for this one
+	From    sdk.CellName
+	Methods []channel.MethodStats
+	Over    bool // the link has ended, and all its handlers
+}
+
+// tally tells whoever meters what a process has said of its links, and keeps
+// what each node has used of it. The caller holds mu.
+func (g *Golgi) tally(s *seat, stats *channel.Stats, counts []Count) {
+	for _, c := range counts {
+		if c.Node != "" {
+			l := g.links[c.Link]
+			weight := int64(0)
+			for _, m := range c.Methods {
+				weight += max(0, m.WeightNS)
+			}
+			s.used[c.Node] += max(0, weight-l.billed)
+			l.billed = max(l.billed, weight)
+		}
+	}
+	if g.opt.Counted != nil && stats.Split != "" {
+		g.opt.Counted(s.id, *stats, counts)
+	}
+}
+
+// countOf is what a process said of a link. Methods that are too many or have
+// impossible names are none.
+func (l *link) countOf(st channel.LinkStats, over bool) Count {
+	c := Count{Link: l.id, From: l.from, Methods: st.Methods, Over: over}
+	if l.foreign != nil && !l.foreign.near { // a junction joins what one user has
+		c.Node = l.foreign.node
+	}
+	if len(c.Methods) > channel.MaxMethods+1 {
+		c.Methods = nil
+	}
+	for _, m := range c.Methods {
+		if len(m.Method) > maxMethodName {
+			c.Methods = nil
+			break
+		}
+	}
+	return c
+}
+
+// A grant is what one node may use of all cells together.
+type grant struct {
+	cpu   sdk.ATP
+	until time.Time
+	why   string
+}
+
+// Lease says how much more CPU the calls of another node may use of the cells
+// of this one, all together, and until when new calls are taken. It replaces
+// what was said before. The cells see to it themselves, also while this kernel
+// is stopped: new calls beyond it are refused with [sdk.CodeNoATP], and calls
+// that run are ended when it is used up. A node that was never given a lease
+// has no limit.
+//
+// What cells report reaches the kernel ten times a second; what they have used
+// since then counts as used of the lease.
+func (g *Golgi) Lease(node sdk.NodeID, cpu sdk.ATP, until time.Time, why string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leases[node] = grant{max(0, cpu), until, clip(why)}
+	g.sendLeases(node)
+}
+
+// clip keeps a text short enough for a message.
+func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), 1<<10)], "") }
+
+// Unlease takes the limit off a node.
+func (g *Golgi) Unlease(node sdk.NodeID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.leases[node]; !ok {
+		return
+	}
+	delete(g.leases, node)
+	for s := range g.seats {
+		delete(s.grants, node)
+		s.put(channel.Message{Type: channel.TypeLease, Lease: &channel.Lease{Node: node, Free: true}}, nil)
+	}
+}
+
+// sendLeases shares what a node may use among the processes that serve it, in
+// equal parts. The caller holds mu.
+func (g *Golgi) sendLeases(node sdk.NodeID) {
+	grant, ok := g.leases[node]
+	if !ok {
+		return
+	}
+	serving := make(map[*seat]bool)
+	for _, l := range g.links {
+		if l.to != nil && l.foreign != nil && l.foreign.admitted && !l.foreign.near && l.foreign.node == node {
+			serving[l.to] = true
+		}
+	}
+	if len(serving) == 0 {
+		return
+	}
+	part := int64(grant.cpu) / int64(len(serving))
+	part = min(part, math.MaxInt64/1000/2) * 1000 // µs → ns
+	lease := channel.Lease{Node: node, ForMS: max(0, time.Until(grant.until).Milliseconds()), Why: grant.why}
+	for s := range serving {
+		lease := lease
+		lease.LimitNS = s.used[node] + part
+		if lease.LimitNS < part {
+			lease.LimitNS = math.MaxInt64
+		}
+		s.putLease(lease)
+	}
+}
+
+// putLease queues a lease. Those of a node that wait to be sent are replaced:
+// a process that is stopped has one of each to read. The caller holds Golgi.mu.
+func (s *seat) putLease(l channel.Lease) {
+	_, waits := s.grants[l.Node]
+	s.grants[l.Node] = l
+	if !waits {
+		s.put(channel.Message{Type: channel.TypeLease, Lease: &channel.Lease{Node: l.Node}}, nil)
+	}
+}
+
+// takeLease returns the latest lease of a node.
+func (s *seat) takeLease(m channel.Message) channel.Message {
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	if m.Lease.Free {
+		return m
+	}
+	l, ok := s.grants[m.Lease.Node]
+	if !ok { // taken back meanwhile
+		l = channel.Lease{Node: m.Lease.Node, Free: true}
+	}
+	delete(s.grants, l.Node)
+	m.Lease = &l
+	return m
+}
