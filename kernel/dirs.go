@@ -27,6 +27,7 @@ type dirs struct {
 	logs    string
 	bin     string
 	plugins string // states of plugins
+	books   string // of the node: the only one that outlives the checkout
 	state   string // what the next kernel must sweep if this one is killed
 	run     string // sockets
 	control string

@@ -26,6 +26,7 @@ func (k *Kernel) openMember(end *closers) error {
 	if err != nil {
 		return err
 	}
+	k.dirs.books = filepath.Join(dir, "ledger")
 	// Two kernels that are one node would take each other's links and calls.
 	err = lock(filepath.Join(dir, "lock"), end)
 	if sdk.CodeOf(err) == sdk.CodeUnavailable {

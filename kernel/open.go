@@ -88,7 +88,7 @@ func (k *Kernel) openSpawner(ctx context.Context, end *closers) error {
 func (k *Kernel) openCatalog(end *closers) {
 	budget := k.genome.Golgi.PluginRestarts
 	k.catalog = catalog.New(catalog.Options{
-		Bundled: k.bundled, Launch: k.launch, RunDir: k.dirs.run, StateDir: k.dirs.plugins,
+		Bundled: k.bundled, Launch: k.launch, RunDir: k.dirs.run, StateDir: k.dirs.plugins, BookDir: k.dirs.books,
 		Secret: k.pluginSecret, Certify: k.certifyTransport,
 		Log: k.pluginLog(), Changed: k.pluginChanged, Budget: budget.Max, Window: budget.Within,
 	})

@@ -3,13 +3,17 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/catalog"
 	"github.com/cellkernel/cellkernel/kernel/genome"
+	"github.com/cellkernel/cellkernel/kernel/network"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -25,11 +29,55 @@ func (k *Kernel) SwapPlugin(ctx context.Context, from, to string, force bool) er
 	if problems := g.Validate(); len(problems) > 0 {
 		return sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: %s", from, to, problems[0])
 	}
-	if err := k.network.Sync(ctx, g, k.wantedCells(), force); err != nil {
+	if own, ok := exchanged(k.genomeNow(), g); ok {
+		err = k.catalog.Replace(ctx, network.SpecOf(own), catalog.Swap{Commit: sameBook})
+	} else if err = k.network.Sync(ctx, g, k.wantedCells(), force); err != nil {
 		k.revertNetwork(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("swap %q for %q: %w", from, to, err)
 	}
 	k.differ(g, fmt.Sprintf("plugin %s runs in the place of %s", to, from))
+	return nil
+}
+
+// exchanged returns the plugin in which two genomes differ, if it is one that
+// the network does without: a ledger or a billing.
+func exchanged(from, to *genome.Genome) (genome.PluginRef, bool) {
+	old := from.Selected()
+	for _, r := range to.Selected() {
+		same := slices.ContainsFunc(old, func(o genome.PluginRef) bool { return reflect.DeepEqual(o, r) })
+		if !same && !r.Networked() {
+			return r, true
+		}
+	}
+	return genome.PluginRef{}, false
+}
+
+// sameBook lets a ledger be exchanged if the new process has the book of the
+// old one: the same head, and so every record, and the same balances.
+func sameBook(ctx context.Context, c catalog.Candidate) error {
+	if c.Before == nil {
+		return nil // no ledger, or nobody has opened it
+	}
+	l, err := c.Ledger()
+	if err != nil {
+		return err
+	}
+	if _, err := l.Open(ctx); err != nil {
+		return err
+	}
+	head, sums, err := l.Balances(ctx)
+	if err != nil {
+		return err
+	}
+	zero := func(_ sdk.Account, v sdk.ATP) bool { return v == 0 }
+	before := maps.Clone(c.Before.Balances)
+	maps.DeleteFunc(before, zero)
+	maps.DeleteFunc(sums, zero)
+	if head != c.Before.Head || !maps.Equal(sums, before) {
+		return sdk.Errorf(sdk.CodeUnavailable, "the new one has another book: it ends at record %d, the old one at %d", head.Seq, c.Before.Head.Seq)
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/membership"
 	"github.com/cellkernel/cellkernel/kernel/wallet"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -75,7 +76,7 @@ func (a *app) bookPath(words []string) (string, error) {
 		return "", err
 	}
 	mesh, err := membership.Path(sdk.CellName(g.Kernel.Mesh), filepath.Dir(p.File))
-	return filepath.Join(mesh, g.Kernel.Node, "ledger"), err
+	return filepath.Join(mesh, g.Kernel.Node, "ledger", genome.PluginName(sdk.KindLedger, g.Golgi.Ledger)), err
 }
 
 // A verified thing is a book or a file of receipts.

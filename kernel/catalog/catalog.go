@@ -50,6 +50,9 @@ type Options struct {
 	// StateDir holds a directory for each plugin; empty for directories that
 	// are lost with the process.
 	StateDir string
+	// BookDir holds one for each ledger instead: a book belongs to the node,
+	// not to the checkout. Empty: they are in StateDir, too.
+	BookDir string
 	// Secret returns the 32 bytes that a plugin's keys derive from; nil for
 	// random ones at each start.
 	Secret func(kind plugin.Kind, name string) []byte

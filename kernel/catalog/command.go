@@ -51,6 +51,9 @@ func (c *Catalog) options(s Spec) (plugin.Options, error) {
 	}
 	if c.o.StateDir != "" {
 		o.State = filepath.Join(c.o.StateDir, fmt.Sprintf("%s-%s", s.Kind, s.Name))
+		if s.Kind == plugin.KindLedger && c.o.BookDir != "" {
+			o.State = filepath.Join(c.o.BookDir, s.Name)
+		}
 		if err := os.MkdirAll(o.State, 0o700); err != nil {
 			return o, fmt.Errorf("%s: make state directory: %w", key{s.Kind, s.Name}.label(), err)
 		}

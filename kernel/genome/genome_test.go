@@ -336,6 +336,7 @@ func TestAxonsThatLeadElsewhereAreDoubted(t *testing.T) {
 func TestSwapExchangesOnePlugin(t *testing.T) {
 	g := genome.Default()
 	g.Golgi.Discovery = []string{"multicast", "office"}
+	g.Golgi.Ledger, g.Golgi.Billing = "json", "mem"
 	for _, c := range []struct {
 		from, to string
 		want     []string
@@ -345,6 +346,10 @@ func TestSwapExchangesOnePlugin(t *testing.T) {
 		{"multicast", "lighthouse", []string{"lighthouse", "office"}, 0},
 		{"office", "/opt/discovery-office", []string{"multicast", "/opt/discovery-office"}, 0},
 		{"transport-quic", "/opt/transport-quic", nil, 0},
+		{"ledger-json", "/opt/ledger-json", nil, 0},
+		{"json", "ledger-mem", nil, sdk.CodeInvalid},
+		{"billing-mem", "/opt/billing-mem", nil, 0},
+		{"billing-mem", "/opt/billing-other", nil, sdk.CodeInvalid},
 		{"nobody", "lighthouse", nil, sdk.CodeNotFound},
 		{"multicast", "transport-quic", nil, sdk.CodeInvalid},
 		{"quic", "tcp", nil, sdk.CodeInvalid},

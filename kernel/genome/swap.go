@@ -45,8 +45,15 @@ func (g *Genome) Swap(from, to string) (*Genome, error) {
 			return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: a transport can be exchanged for another version of itself only: addresses begin with its name", from, to)
 		}
 		next.Golgi.Transports = replace(g.Golgi.Transports)
-	default:
-		return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q: plugins of kind %s are not exchanged while the kernel runs", from, kind)
+	case sdk.KindLedger, sdk.KindBilling:
+		if PluginName(kind, to) != name {
+			return nil, sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: a %s can be exchanged for another version of itself only: it goes on with what that has", from, to, kind)
+		}
+		entry := &next.Golgi.Ledger
+		if kind == sdk.KindBilling {
+			entry = &next.Golgi.Billing
+		}
+		*entry = to
 	}
 	if key := string(kind) + "-" + name; PluginName(kind, to) == name && g.Plugins[key].Use != "" {
 		next.Plugins = maps.Clone(g.Plugins)
