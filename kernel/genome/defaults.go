@@ -15,6 +15,8 @@ func Default() *Genome {
 			Listen:         ":9000",
 			Transports:     []string{"uds", "quic"},
 			Discovery:      []string{"multicast"},
+			Ledger:         "json",
+			Billing:        "cgroup",
 			Balance:        "p2c",
 			Links:          8,
 			Deadline:       30 * time.Second,

@@ -181,14 +181,13 @@ func TestSelected(t *testing.T) {
 	g := valid("a")
 	g.Golgi.Transports = []string{"uds", "/bin/transport-tcp"}
 	g.Golgi.Discovery = []string{"office"}
-	g.Golgi.Ledger = "json"
 	g.Plugins["discovery-office"] = genome.Plugin{Use: "lighthouse", Config: map[string]any{"x": int64(1)}}
 	g.Plugins["billing-unused"] = genome.Plugin{}
 	var got []string
 	for _, r := range g.Selected() {
 		got = append(got, fmt.Sprintf("%s=%s=%s/%d", r.Key(), r.Use, r.Name(), len(r.Config)))
 	}
-	want := "ledger-json=json=json/0 transport-uds=uds=uds/0 transport-tcp=/bin/transport-tcp=tcp/0 discovery-office=lighthouse=lighthouse/1"
+	want := "billing-cgroup=cgroup=cgroup/0 ledger-json=json=json/0 transport-uds=uds=uds/0 transport-tcp=/bin/transport-tcp=tcp/0 discovery-office=lighthouse=lighthouse/1"
 	if strings.Join(got, " ") != want {
 		t.Errorf("Selected:\n%s\nwant:\n%s", strings.Join(got, " "), want)
 	}

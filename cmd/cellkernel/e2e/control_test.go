@@ -283,18 +283,18 @@ func TestMachineReadable(t *testing.T) {
 		}
 	}
 	slices.Sort(kinds)
-	if got := strings.Join(kinds, ", "); got != "cell w#1, cell w#2, kernel kernel, plugin transport-uds" {
+	if got := strings.Join(kinds, ", "); got != "cell w#1, cell w#2, kernel kernel, plugin billing-cgroup, plugin ledger-json, plugin transport-uds" {
 		t.Errorf("ps: got %s", got)
 	}
 	plugins := list("plugin", "list", "-o", "json")
-	if len(plugins) != 1 {
+	if len(plugins) != 3 {
 		t.Fatalf("plugin list: got %s", plugins)
 	}
-	fields(t, "plugin list", plugins[0], map[string]string{
+	fields(t, "plugin list", plugins[2], map[string]string{
 		"kind": "string", "name": "string", "version": "string", "source": "string", "state": "string",
 		"pid": "float64", "restarts": "float64",
 	})
-	contains(t, string(plugins[0]), `"kind":"transport"`, `"name":"uds"`, `"source":"bundled"`, `"state":"ready"`)
+	contains(t, string(plugins[2]), `"kind":"transport"`, `"name":"uds"`, `"source":"bundled"`, `"state":"ready"`)
 	fields(t, "status", json.RawMessage(n.want(0, "status", "-o", "json").out), map[string]string{
 		"state": "string", "posture": "string", "mesh": "string", "cells": "[]interface {}", "plugins": "[]interface {}",
 	})

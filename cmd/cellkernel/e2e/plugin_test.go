@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,7 +43,8 @@ func TestExternalPlugin(t *testing.T) {
 	if err := json.Unmarshal([]byte(n.want(0, "plugin", "list", "-o", "json").out), &list); err != nil {
 		t.Fatal(err)
 	}
-	if len(list) != 1 || list[0].Source != pluginFile || list[0].State != admin.StateReady {
+	i := slices.IndexFunc(list, func(p admin.Plugin) bool { return p.Kind == "transport" })
+	if len(list) != 3 || i < 0 || list[i].Source != pluginFile || list[i].State != admin.StateReady {
 		t.Errorf("plugin list: got %+v", list)
 	}
 	c, a := n.admin(), n.client(n.mesh(), "a")
