@@ -9,7 +9,7 @@ import (
 const unharmed = "<= 64 MiB, <= 2 x, one line each"
 
 // groups are all rows, in the order in which they are tried.
-func groups() []group { return slices.Concat(speed(), death(), order(), network()) }
+func groups() []group { return slices.Concat(speed(), death(), order(), money(), network()) }
 
 // speed is how fast things are while nothing goes wrong.
 func speed() []group {
@@ -105,5 +105,18 @@ func order() []group {
 			{ID: "readme-up", What: "fresh clone: go run ./cmd/cellkernel up examples/bench/genome.toml", Bound: "exit code 0"},
 			{ID: "readme-test", What: "fresh clone: go test ./...", Bound: "exit code 0"},
 		}, tryReadme},
+	}
+}
+
+// money is how much was used, and by whom.
+func money() []group {
+	return []group{
+		{"meter", 15 * time.Minute, []row{
+			{ID: "meter-rusage", What: "four cells contend for two cores for 10 s: what ps says of each by its own getrusage, the worst", Bound: "<= 1 %"},
+			{ID: "meter-kill", What: "the same, the billing plugin killed in the middle: what was metered by what all have used", Bound: "<= 1 %"},
+			{ID: "meter-sleep", What: "CPU of a cell that sleeps", Bound: "<= 20 ms"},
+			{ID: "meter-callers", What: "three callers of one cell: one burns 10 s, one holds a stream, one has it sleep: their shares", Bound: ">= 98 %, <= 1 %, <= 1 %"},
+			{ID: "meter-ratio", What: "two callers burn 7.5 s and 2.5 s at once: what one is charged by the other", Bound: "3 +- 5 %"},
+		}, tryMeter},
 	}
 }

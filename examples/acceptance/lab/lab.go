@@ -55,6 +55,7 @@ func New(ctx context.Context, repo string) (*Lab, error) {
 		"examples/acceptance/cells/target2", "examples/acceptance/cells/load", "examples/acceptance/cells/nasty",
 		"examples/acceptance/cells/rogue", "examples/acceptance/plugins/transport-uds",
 		"examples/acceptance/cells/echo", "examples/acceptance/cells/caller",
+		"examples/acceptance/cells/burner", "examples/acceptance/cells/payer",
 	} {
 		if err := l.Build(ctx, pkg); err != nil {
 			return nil, errors.Join(err, l.Close())
