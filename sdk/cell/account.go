@@ -150,8 +150,14 @@ func (c *linkAccount) read(l *inLink) (more int64) {
 
 // settle turns what is held into weights.
 func (a *account) settle(links []*inLink) {
+	scale := 1.0
+	if a.rates.odd { // rates are of a while ago: now they say who, not how much
+		if worked := a.worked(links); worked > 0 {
+			scale = float64(a.heldCPU) * (1 - a.rates.own) / worked
+		}
+	}
 	for _, l := range links {
-		w := l.account.settle(a.rates.of(&l.account))
+		w := l.account.settle(a.rates.of(&l.account) * scale)
 		if l.lease != nil {
 			l.lease.used.Add(w)
 		}
@@ -203,27 +209,32 @@ func (a *account) reckon(links []*inLink) {
 func (a *account) last(l *inLink) *channel.Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.stats()
 	if a.m.welcome.Meter {
-		l.account.read(l)
-		rate := 1.0
-		if a.held > 0 && a.heldCPU < a.held { // it does not wait for others
-			rate = float64(a.heldCPU) / float64(a.held)
-		}
-		if l.account.seen.known() {
-			rate = a.rates.of(&l.account)
-		}
-		w := l.account.settle(rate)
-		if l.lease != nil {
-			l.lease.used.Add(w)
-		}
-		s = a.stats()
+		a.settleOne(l)
 	}
+	s := a.stats()
 	a.m.mu.Lock()
 	delete(a.m.outlived, l)
 	a.m.mu.Unlock()
 	s.Links = []channel.LinkStats{l.stats()}
 	return s
+}
+
+// settleOne settles a link that has ended without waiting for the others.
+func (a *account) settleOne(l *inLink) {
+	a.read([]*inLink{l})
+	rate := 1.0
+	if l.account.seen.known() {
+		rate = a.rates.of(&l.account)
+	} else if a.heldCPU < a.held {
+		rate = float64(a.heldCPU) / float64(a.held)
+	}
+	a.held -= l.account.held
+	w := l.account.settle(rate)
+	a.heldCPU -= min(w, a.heldCPU)
+	if l.lease != nil {
+		l.lease.used.Add(w)
+	}
 }
 
 // stats are those of the process.

@@ -32,6 +32,8 @@ type rates struct {
 	odd    bool    // time is not what the process used: the rates count
 	common float64 // of links that nothing is known about
 	own    float64 // share of the process's CPU that no link is to blame for
+	nobody float64 // samples that show it
+	total  float64 // of so many
 	next   int64   // nanos: when samples are taken again, if only to be sure
 	soon   int64   // nanos: and when not before, even if something is odd
 	failed bool    // the last try to take samples found the profiler taken
@@ -135,11 +137,15 @@ func (a *account) unexplained(worked float64) bool {
 // strange reports whether the process used clearly more than its handlers
 // would by the rates that are known.
 func (a *account) strange(links []*inLink) bool {
-	worked := 0.0
+	return a.unexplained(a.worked(links))
+}
+
+// worked is the CPU that handlers have used by the rates.
+func (a *account) worked(links []*inLink) (sum float64) {
 	for _, l := range links {
-		worked += float64(l.account.held) * a.rates.of(&l.account)
+		sum += float64(l.account.held) * a.rates.of(&l.account)
 	}
-	return a.unexplained(worked)
+	return sum
 }
 
 // unknown reports whether there is a link with much time that no samples
@@ -172,8 +178,15 @@ func (a *account) learn(links []*inLink, work int64) {
 		labelled += s.links[l.info.ID]
 		all = append(all, f)
 	}
-	a.rates.own = 1 - float64(labelled)/float64(s.total)
+	a.rates.blame(float64(s.total-labelled), float64(s.total))
 	a.rates.common = judge(all)
+}
+
+// blame takes in how many samples no link is to blame for. Where handlers run
+// the runtime works for them, too: only what clearly is somebody else counts.
+func (r *rates) blame(nobody, total float64) {
+	r.nobody, r.total = r.nobody*oldSamples+nobody, r.total*oldSamples+total
+	r.own = max(0, r.nobody-surprise*math.Sqrt(r.nobody)) / r.total
 }
 
 // judge gives every link its rate and returns the common one.
