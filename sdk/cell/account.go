@@ -2,6 +2,7 @@ package cell
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -23,7 +24,9 @@ const callCost = int64(2 * time.Microsecond)
 // less, because they start goroutines, the process is sampled: see rates.go.
 // Until the first samples have come, what is to be split is held back.
 type account struct {
-	m *Membrane
+	m    *Membrane
+	busy atomic.Bool  // a handler may be running since the last look
+	woke atomic.Int64 // ns of the process when it was idle for the last time
 
 	leasing sync.Mutex // guards leases
 	leases  map[sdk.NodeID]*allowance
@@ -81,6 +84,14 @@ func processCPU() int64 {
 	return sum
 }
 
+// wake notes that a handler begins to run. What the process did while none ran
+// is its own.
+func (a *account) wake() {
+	if !a.busy.Swap(true) {
+		a.woke.Store(processCPU())
+	}
+}
+
 // look reads the counters of all links and tells the kernel those that have
 // changed. It reports whether there will be more to say without a call ending.
 func (a *account) look() (again bool) {
@@ -96,6 +107,7 @@ func (a *account) look() (again bool) {
 		}
 		a.reckon(links)
 	}
+	a.busy.Store(again)
 	if !a.tell(links) {
 		again = true // the kernel is stopped, or slow
 	}
@@ -121,6 +133,7 @@ func (m *Membrane) metered() []*inLink {
 // whether any of them runs.
 func (a *account) read(links []*inLink) (running bool) {
 	cpu := processCPU()
+	a.cpu = max(a.cpu, a.woke.Load())
 	a.heldCPU += cpu - a.cpu
 	a.cpu = cpu
 	for _, l := range links {

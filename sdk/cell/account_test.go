@@ -12,6 +12,7 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/cell"
 	"github.com/cellkernel/cellkernel/sdk/cell/celltest"
 	"github.com/cellkernel/cellkernel/sdk/channel"
+	"golang.org/x/sys/unix"
 )
 
 // burn uses a core until ctx is done.
@@ -20,6 +21,16 @@ func burn(ctx context.Context) {
 		for range 100_000 {
 		}
 	}
+}
+
+// used is the CPU time of this process.
+func used(t testing.TB) time.Duration {
+	t.Helper()
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
 // eventually waits until ok, which is asked again and again.
@@ -165,6 +176,10 @@ func TestASleeperDoesNotPayForOthers(t *testing.T) {
 		}
 		m.Register(&echoDesc, sleep, work, count, sum, chat)
 	}, celltest.Metered())
+	idle, stop := context.WithTimeout(t.Context(), time.Second)
+	burn(idle) // before anybody calls: nobody's but the node's
+	stop()
+	before := used(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -180,6 +195,9 @@ func TestASleeperDoesNotPayForOthers(t *testing.T) {
 	})
 	share := float64(w["Echo.Echo"]) / float64(w["Echo.Echo"]+w["Echo.Safe"])
 	t.Logf("the sleeper: %v, the other: %v, %.2f %%", w["Echo.Echo"], w["Echo.Safe"], 100*share)
+	if sum, most := w["Echo.Echo"]+w["Echo.Safe"], used(t)-before; sum > most+50*time.Millisecond {
+		t.Errorf("charged %v while %v were used", sum, most)
+	}
 	if share > 0.1 {
 		t.Errorf("the sleeper is charged for %.1f %%", 100*share)
 	}

@@ -249,6 +249,7 @@ func (m *Membrane) touch() {
 	every := statsEvery
 	if m.welcome.Meter {
 		every = meterEvery
+		m.account.wake()
 	}
 	m.after(every, m.sayStats)
 }
