@@ -39,7 +39,7 @@ func (l *link) secure() error {
 // refused is the code of a link that was not secured for a reason of code c:
 // what this side's kernel says is final, all else may be another time's luck.
 func refused(c sdk.Code) sdk.Code {
-	if c == sdk.CodeDenied || c == sdk.CodeIncompatible {
+	if final(c) {
 		return c
 	}
 	return sdk.CodeUnavailable

@@ -144,12 +144,17 @@ func (s *Synapse) refusal() *sdk.Error {
 	var why *sdk.Error
 	for _, t := range s.wanted() {
 		p := s.pauses[t.id]
-		if p == nil || p.why == nil || s.dialing[t.id] > 0 || p.why.Code != sdk.CodeDenied && p.why.Code != sdk.CodeIncompatible {
+		if p == nil || p.why == nil || s.dialing[t.id] > 0 || !final(p.why.Code) {
 			return nil
 		}
 		why = p.why
 	}
 	return why
+}
+
+// final reports whether trying again soon is in vain.
+func final(c sdk.Code) bool {
+	return c == sdk.CodeDenied || c == sdk.CodeIncompatible || c == sdk.CodeNoATP
 }
 
 // unreached is the error of a call that waited for an endpoint in vain.

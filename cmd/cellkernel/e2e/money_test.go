@@ -1,0 +1,157 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cellkernel/cellkernel/cmd/cellkernel/e2e/testdata/probe/api"
+	"github.com/cellkernel/cellkernel/kernel/admin"
+)
+
+// A trade is a donor and a node that calls its cell "work" from its cell "asker".
+type trade struct {
+	t             *testing.T
+	client, donor *node
+	kernels       map[*node]*kernel
+}
+
+// newTrade boots both. More is put into the donor's section [kernel].
+func newTrade(t *testing.T, more string) *trade {
+	t.Helper()
+	home, port := newMesh(t), freeDoor(t)
+	d := &trade{t: t, kernels: make(map[*node]*kernel)}
+	d.donor = farNode(t, home, "donor", more+"\n[golgi]\ndiscovery = []\nlisten = \"127.0.0.1:"+port+`"
+[cells.work]
+command = ["PROBE", "serve"]
+listen = true
+`)
+	d.client = farNode(t, home, "client", `
+[golgi]
+discovery = []
+[cells.asker]
+command = ["PROBE", "serve"]
+axons = { work = "axon://127.0.0.1:`+port+`/work" }
+`)
+	d.kernels[d.donor] = d.donor.up("--donor")
+	d.kernels[d.client] = d.client.up()
+	return d
+}
+
+func (n *node) wallet() admin.Wallet {
+	n.t.Helper()
+	var w admin.Wallet
+	if err := json.Unmarshal([]byte(n.want(0, "wallet", "-o", "json").out), &w); err != nil {
+		n.t.Fatal(err)
+	}
+	return w
+}
+
+func (d *trade) load() {
+	d.t.Helper()
+	order := &api.Order{To: "work", Method: "work", Callers: 4, DeadlineMS: 2000, PauseUS: 2000}
+	if _, err := d.client.client(d.client.mesh(), "asker").Load(d.t.Context(), order); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *trade) unload() {
+	d.t.Helper()
+	r, err := d.client.client(d.client.mesh(), "asker").Tally(d.t.Context(), &api.Query{Stop: true})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Logf("%d calls, %d answered; the first that was not: %s", r.Calls, r.OK, r.First)
+}
+
+// agree waits until both books say the same and nothing is open.
+func (d *trade) agree() {
+	d.t.Helper()
+	begun := time.Now()
+	var client, donor admin.Wallet
+	d.client.eventually("the wallets agree", func() bool {
+		client, donor = d.client.wallet(), d.donor.wallet()
+		return client.Spent == donor.Earned && donor.Claimed == 0 && len(donor.Peers) == 1 && donor.Peers[0].Open == 0
+	})
+	d.client.inTime("the wallets agree", time.Since(begun), 5*time.Second)
+	d.t.Logf("spent and earned: %s", client.Spent)
+	if client.Spent == 0 || client.Balance != -donor.Balance {
+		d.t.Errorf("spent %s, balances %s and %s", client.Spent, client.Balance, donor.Balance)
+	}
+	for _, n := range []*node{d.client, d.donor} {
+		n.want(0, "ledger", "verify")
+	}
+}
+
+// kill kills something and waits until it is back.
+func (d *trade) kill(n *node, what string) {
+	d.t.Helper()
+	if what != "kernel" {
+		c, before := n.admin(), n.process(what)
+		kill(d.t, before.PID, syscall.SIGKILL)
+		n.awaitRestart(c, before)
+		return
+	}
+	d.kernels[n].finish()
+	args := []string{}
+	if n == d.donor {
+		args = append(args, "--donor")
+	}
+	d.kernels[n] = n.up(args...)
+	if n == d.client {
+		d.load()
+	}
+}
+
+// What one node earned is what the other spent, to the microsecond, although
+// kernels and plugins are killed under load. MONEY_KILLS says how many.
+func TestBooksAgreeWhateverIsKilled(t *testing.T) {
+	t.Parallel()
+	kills := 8
+	if v := os.Getenv("MONEY_KILLS"); v != "" {
+		var err error
+		if kills, err = strconv.Atoi(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := newTrade(t, "")
+	d.load()
+	d.client.eventually("something is paid", func() bool { return d.client.wallet().Spent > 0 })
+	if w := d.client.wallet(); w.Reserved == 0 || w.Available != 36_000*100_000+w.Balance-w.Reserved {
+		t.Errorf("the client's wallet: %+v", w)
+	}
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	for i := range kills {
+		n := []*node{d.client, d.donor}[r.IntN(2)]
+		what := []string{"kernel", "ledger-json", "billing-cgroup"}[r.IntN(3)]
+		if i < 2 { // each kernel at least once
+			n, what = []*node{d.client, d.donor}[i], "kernel"
+		}
+		before := d.client.wallet().Spent
+		d.kill(n, what)
+		d.client.eventually("more is paid behind a killed "+what, func() bool { return d.client.wallet().Spent > before })
+	}
+	d.unload()
+	d.agree()
+}
+
+// Without credit nothing is done, and the answer says why.
+func TestNoCredit(t *testing.T) {
+	t.Parallel()
+	d := newTrade(t, "credit = 0")
+	asker := d.client.client(d.client.mesh(), "asker")
+	out := d.client.relay(asker, "work", patience/2)
+	if out.Code != "no_atp" || out.Executed != "no" {
+		t.Errorf("a call: got %+v", out)
+	}
+	contains(t, out.Error, "a credit of 0 ATP", "up --donor")
+	if w := d.donor.wallet(); w.Earned != 0 {
+		t.Errorf("the donor's wallet: %+v", w)
+	}
+	d.donor.want(0, "wallet", "credit", string(d.client.wallet().Node), "5")
+	d.client.eventually("its credit counts", func() bool { return d.client.relay(asker, "work", patience/2).Code == "" })
+}
