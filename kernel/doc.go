@@ -7,6 +7,8 @@
 //	golgi        names, links, who may call whom
 //	network      what leads off this machine: doors, discoveries, announcements
 //	probe        other nodes, looked at for people
+//	gauge        how much CPU cells use, and meter for whom
+//	settle       who owes whom, by the rules in books
 //	vacuole      logs
 //	admin        the API on a Unix socket
 //
