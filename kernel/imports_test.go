@@ -81,7 +81,7 @@ github.com/cockroachdb/pebble`
 
 // mayTest are imports that tests of one directory need in addition.
 var mayTest = map[string]string{
-	"cmd/cellkernel/e2e": "kernel/admin cmd/cellkernel/e2e/testdata/... cmd/cellkernel/internal/page",
+	"cmd/cellkernel/e2e": "kernel/admin kernel/books cmd/cellkernel/e2e/testdata/... cmd/cellkernel/internal/page",
 	"kernel":             "kernel/...",
 	"cmd/cellkernel":     "kernel/books",
 }

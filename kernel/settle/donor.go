@@ -432,7 +432,10 @@ func (d *donorSession) lease() error {
 	d.d.waits = d.payee.Waiting()
 	open := d.d.price()
 	room := d.payee.Room(open, p.Balance(), credit)
-	why := fmt.Sprintf("work of %s is not signed for yet, at most %s may be", open+p.Claimed, d.payee.Bound())
+	why := "what it may use until the next receipt is used up, or that is late"
+	if room == 0 {
+		why = fmt.Sprintf("work of %s is not signed for yet, at most %s may be", open+p.Claimed, d.payee.Bound())
+	}
 	if owed := p.Balance() + p.Claimed + open; owed >= credit {
 		why = fmt.Sprintf("it owes %s, its credit is %s: earn some by \"up --donor\", or have it raised by \"wallet credit\"", owed, credit)
 	}

@@ -81,6 +81,9 @@ func (s *Settle) Ensure(ctx context.Context, n sdk.NodeID, addr string) error {
 		if c.used = time.Now(); c.ready {
 			return nil
 		}
+		if s.book.stuck() {
+			return sdk.Errorf(sdk.CodeUnavailable, "call cells of node %s, which charges for its work: the ledger does not answer", n.Short())
+		}
 		changed := c.changed
 		if c.err == nil || sdk.CodeOf(c.err) == sdk.CodeUnavailable {
 			s.mu.Unlock()

@@ -184,6 +184,26 @@ func TestLedgerIsAway(t *testing.T) {
 	}
 }
 
+// A donor that is new to a node is not called while the node can book nothing,
+// and nobody waits for that.
+func TestNoNewDonorWithoutLedger(t *testing.T) {
+	two(t, settle.Options{}, settle.Options{}, func(t *testing.T, c, d *host) {
+		if err := c.settle.Opened(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.disk.setDown(true)
+		go func() { _ = c.settle.SetCredit(t.Context(), settle.NewID(), d.Node(), 5) }() // it waits
+		time.Sleep(2 * time.Second)
+		began := time.Now()
+		if err := c.settle.Ensure(t.Context(), d.Node(), ""); sdk.CodeOf(err) != sdk.CodeUnavailable || time.Since(began) > 100*time.Millisecond {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		c.disk.setDown(false)
+		time.Sleep(5 * time.Second)
+		ensure(t, c, d)
+	})
+}
+
 // A client without credit is told so, with what it has and what helps; with
 // some it gets no more than that.
 func TestCreditEnds(t *testing.T) {

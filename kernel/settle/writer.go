@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/books"
@@ -13,6 +14,7 @@ import (
 
 const (
 	queueSize  = 4096                   // ops that wait; more of them wait to wait
+	stuckAfter = time.Second            // new work is not begun while a batch takes so long
 	retryFirst = 20 * time.Millisecond  // after a ledger did not answer
 	retryLast  = 500 * time.Millisecond // and at most
 )
@@ -32,6 +34,8 @@ type writer struct {
 	down   func(error)   // told that the ledger does not answer, nil when it does again
 
 	ahead *books.Book // what will be durable: run's own
+
+	storing atomic.Int64 // since when, in Unix nanoseconds; 0 while it is not
 
 	mu     sync.Mutex // guards what follows
 	ledger sdk.Ledger // nil before the book is loaded
@@ -88,6 +92,12 @@ func (w *writer) do(ctx context.Context, id sdk.RecordID, op books.Op) (books.Re
 	case <-ctx.Done():
 		return books.Result{}, ctx.Err()
 	}
+}
+
+// stuck reports that the ledger takes longer than any disk does.
+func (w *writer) stuck() bool {
+	since := w.storing.Load()
+	return since != 0 && time.Now().UnixNano()-since > int64(stuckAfter)
 }
 
 // view has f look at the book as far as it is durable. f must not keep it.
@@ -216,6 +226,8 @@ func (w *writer) store(ctx context.Context, after sdk.Head, recs []sdk.Record) e
 		batch[i] = r
 		batch[i].Seq = 0 // the ledger numbers
 	}
+	w.storing.Store(time.Now().UnixNano())
+	defer w.storing.Store(0)
 	err := w.persist(ctx, func() error {
 		_, err := w.ledger.Append(ctx, after, batch)
 		return err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/cellkernel/cellkernel/cmd/cellkernel/e2e/testdata/probe/api"
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/books"
+	"github.com/cellkernel/cellkernel/sdk"
 )
 
 // A trade is a donor and a node that calls its cell "work" from its cell "asker".
@@ -154,4 +157,68 @@ func TestNoCredit(t *testing.T) {
 	}
 	d.donor.want(0, "wallet", "credit", string(d.client.wallet().Node), "5")
 	d.client.eventually("its credit counts", func() bool { return d.client.relay(asker, "work", patience/2).Code == "" })
+}
+
+// A payer whose kernel is stopped signs nothing, while its cells go on calling:
+// the donor works for them up to its bound and not beyond. What it did is
+// signed when the kernel goes on.
+func TestStoppedPayer(t *testing.T) {
+	t.Parallel()
+	d := newTrade(t, "")
+	d.load()
+	d.client.eventually("something is paid", func() bool { return d.client.wallet().Spent > 0 })
+	d.kernels[d.client].signal(syscall.SIGSTOP)
+	owed := func() sdk.ATP {
+		w := d.donor.wallet()
+		return w.Claimed + w.Peers[0].Open
+	}
+	before, since := owed(), time.Now()
+	d.donor.eventually("it works no more", func() bool {
+		if now := owed(); now != before {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) > 3*time.Second
+	})
+	// Each round trip that the donor measures may be as long as 250 ms, and
+	// leases are handed out every 50 ms.
+	bound := books.Bound(runtime.NumCPU(), 100*time.Millisecond, 250*time.Millisecond)
+	t.Logf("it did %s that nobody signed, the bound is %s", before, bound)
+	if before > bound || before == 0 {
+		t.Errorf("it did %s without a signature, the bound is %s", before, bound)
+	}
+	d.kernels[d.client].signal(syscall.SIGCONT)
+	was := d.donor.wallet().Earned
+	d.donor.eventually("it goes on", func() bool { return d.donor.wallet().Earned > was+before })
+	d.unload()
+	d.agree()
+}
+
+// A donor whose kernel is stopped works on for as long as the cells were told,
+// which is a second.
+func TestStoppedDonor(t *testing.T) {
+	t.Parallel()
+	d := newTrade(t, "")
+	d.load()
+	d.client.eventually("something is paid", func() bool { return d.client.wallet().Spent > 0 })
+	asker := d.client.client(d.client.mesh(), "asker")
+	answered := func() int64 {
+		r, err := asker.Tally(t.Context(), &api.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.OK
+	}
+	d.kernels[d.donor].signal(syscall.SIGSTOP)
+	before, since, stopped := answered(), time.Now(), time.Now()
+	d.client.eventually("nothing is answered any more", func() bool {
+		if now := answered(); now != before {
+			before, since = now, time.Now()
+		}
+		return time.Since(since) > 2*time.Second
+	})
+	d.client.inTime("cells stop", since.Sub(stopped), time.Second)
+	d.kernels[d.donor].signal(syscall.SIGCONT)
+	d.client.eventually("it goes on", func() bool { return answered() > before })
+	d.unload()
+	d.agree()
 }
