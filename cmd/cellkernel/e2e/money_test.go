@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/cmd/cellkernel/e2e/testdata/probe/api"
+	"github.com/cellkernel/cellkernel/examples/netlab"
 	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/books"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -221,4 +222,25 @@ func TestStoppedDonor(t *testing.T) {
 	d.client.eventually("it goes on", func() bool { return answered() > before })
 	d.unload()
 	d.agree()
+}
+
+// That a node is a donor is announced, and a command that has no credit there
+// ends with 7 and says what helps.
+func TestDonorsAreAnnounced(t *testing.T) {
+	lab := netlab.New(t)
+	home := newMesh(t)
+	donor := hostNode(t, lab, netlab.V4, home, "donor", storeCell)
+	client := hostNode(t, lab, netlab.V4, home, "client", "[cells.shop]\ncommand = [\"PROBE\", \"serve\"]\naxons = { store = \"axon://store\" }\n")
+	donor.up("--donor", "--set", "kernel.credit=0")
+	client.up()
+	client.awaitPeer("donor", admin.PeerVerified)
+	for _, p := range client.peers().Peers {
+		if p.Name == "donor" && !p.Donor {
+			t.Errorf("peers: got %+v", p)
+		}
+	}
+	r := client.want(7, "call", "store.Probe.Echo", `{"Text":"x"}`)
+	contains(t, r.err, "a credit of 0 ATP, and it owes 0 ATP", "up --donor")
+	donor.want(0, "wallet", "credit", "client", "100")
+	client.eventually("its credit counts", func() bool { return client.ck("call", "store.Probe.Echo", `{"Text":"x"}`).code == 0 })
 }
