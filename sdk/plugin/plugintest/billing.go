@@ -80,12 +80,15 @@ func (j *job) start() error {
 	return err
 }
 
+// end kills the job and removes its place, which not every clause closes.
 func (j *job) end() {
-	if j.cmd.ProcessState != nil {
-		return
+	if j.cmd.ProcessState == nil {
+		j.cmd.Process.Kill()
+		j.cmd.Wait() // a killed process is an error
 	}
-	j.cmd.Process.Kill()
-	j.cmd.Wait() // a killed process is an error
+	if dir := j.running.Placement.Cgroup; dir != "" {
+		os.Remove(dir) // it may be gone
+	}
 }
 
 // startTime is field 22 of proc_pid_stat(5).
