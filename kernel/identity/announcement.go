@@ -56,8 +56,12 @@ type Announcement struct {
 	Node sdk.NodeID
 	// Boot is one run of a kernel, see [Store.Boot]. Within it Seq rises;
 	// receivers refuse what is not newer. Neither is a time.
-	Boot      [16]byte
-	Seq       uint64
+	Boot [16]byte
+	Seq  uint64
+	// At is when it was made, by the node's clock, in whole seconds. What is
+	// more than [CertificateSlack] from the receiver's time is of another day:
+	// nobody brings back a node that has gone for longer.
+	At        time.Time
 	TTL       time.Duration // whole seconds, 1 s to [MaxTTL], counted by the receiver
 	Wire      uint8         // major version of the wire format it speaks
 	Donor     bool          // it works for others and charges for it
@@ -67,6 +71,12 @@ type Announcement struct {
 	Name      sdk.CellName // of the node, for people
 	Listeners []Listener
 	Cells     []AnnouncedCell
+}
+
+// Timely reports whether a was made at about now, see At.
+func (a *Announcement) Timely(now time.Time) bool {
+	age := now.Sub(a.At)
+	return age <= CertificateSlack && age >= -CertificateSlack
 }
 
 // A Listener is where a node can be dialled.
@@ -164,7 +174,8 @@ func (a Announcement) split() []Announcement {
 	return parts
 }
 
-// append appends the body: node[32] boot[16] u64 seq, u8 each of seconds to
+// append appends the body: node[32] boot[16] u64 seq, u64 Unix seconds,
+// u8 each of seconds to
 // live, flags, wire major, part, parts; string name; u8 count of listeners,
 // each string scheme, u16 port, string hint; u8 count of cells, each string
 // name, u16 replicas, u8 listeners.
@@ -178,6 +189,7 @@ func (a Announcement) append(b []byte) []byte {
 	}
 	b = append(append(b, a.Node.Key()...), a.Boot[:]...)
 	b = binary.LittleEndian.AppendUint64(b, a.Seq)
+	b = binary.LittleEndian.AppendUint64(b, uint64(a.At.Unix()))
 	b = append(b, uint8(a.TTL/time.Second), flags, a.Wire, a.Part, a.Parts)
 	b = appendText(b, string(a.Name))
 	b = append(b, uint8(len(a.Listeners)))
@@ -256,7 +268,7 @@ func (m *Mesh) OpenAnnouncement(e sdk.Envelope) (Announcement, error) {
 
 func parseAnnouncement(body []byte) (Announcement, error) {
 	r := reader{b: body}
-	a := Announcement{Node: sdk.FormatNodeID(r.bytes(32)), Boot: [16]byte(r.bytes(16)), Seq: r.uint(8)}
+	a := Announcement{Node: sdk.FormatNodeID(r.bytes(32)), Boot: [16]byte(r.bytes(16)), Seq: r.uint(8), At: time.Unix(int64(r.uint(8)), 0)}
 	a.TTL = time.Duration(r.u8()) * time.Second
 	flags := r.u8()
 	a.Donor, a.Goodbye = flags&flagDonor != 0, flags&flagGoodbye != 0

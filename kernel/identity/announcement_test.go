@@ -18,7 +18,7 @@ import (
 
 func announcement() identity.Announcement {
 	return identity.Announcement{
-		Boot: [16]byte{1, 2}, Seq: 7, TTL: 10 * time.Second, Wire: 1, Donor: true, Name: "desk-farm",
+		Boot: [16]byte{1, 2}, Seq: 7, At: time.Unix(1_800_000_000, 0), TTL: 10 * time.Second, Wire: 1, Donor: true, Name: "desk-farm",
 		Listeners: []identity.Listener{{Scheme: "quic", Port: 9000, Hint: make([]byte, 32)}, {Scheme: "tcp", Port: 9001}},
 		Cells:     []identity.AnnouncedCell{{Name: "worker", Replicas: 4, Listeners: 3}, {Name: "store", Replicas: 1, Listeners: 1}},
 	}
@@ -28,6 +28,7 @@ func drawAnnouncement(t *rapid.T) identity.Announcement {
 	name := rapid.Map(rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`), func(s string) sdk.CellName { return sdk.CellName(s) })
 	a := identity.Announcement{
 		Boot: [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "boot")), Seq: rapid.Uint64().Draw(t, "seq"),
+		At:  time.Unix(rapid.Int64().Draw(t, "at"), 0),
 		TTL: time.Duration(rapid.IntRange(1, 30).Draw(t, "ttl")) * time.Second, Wire: rapid.Byte().Draw(t, "wire"),
 		Donor: rapid.Bool().Draw(t, "donor"), Goodbye: rapid.Bool().Draw(t, "goodbye"), Name: name.Draw(t, "name"),
 	}
@@ -261,5 +262,26 @@ func BenchmarkOpenAnnouncement(b *testing.B) {
 				_, _ = m.mesh.OpenAnnouncement(e)
 			}
 		})
+	}
+}
+
+func TestTimely(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for off, want := range map[time.Duration]bool{
+		0: true, identity.CertificateSlack: true, -identity.CertificateSlack: true,
+		identity.CertificateSlack + time.Second: false, -identity.CertificateSlack - time.Second: false,
+	} {
+		a := announcement()
+		a.At = now.Add(off)
+		if got := a.Timely(now); got != want {
+			t.Errorf("made %v from now: timely %t", off, got)
+		}
+	}
+	for _, far := range []int64{-1 << 63, 1<<63 - 1} {
+		a := announcement()
+		a.At = time.Unix(far, 0)
+		if a.Timely(now) {
+			t.Errorf("made at %d: timely", far)
+		}
 	}
 }

@@ -77,7 +77,7 @@ func (a *announcer) say(ctx context.Context, within time.Duration, goodbye bool)
 	a.seq++
 	g, cells := a.n.opt.Running()
 	said := identity.Announcement{
-		Boot: a.boot, Seq: a.seq, TTL: beatLife, Wire: wire.Major, Name: sdk.CellName(g.Kernel.Node), Goodbye: goodbye,
+		Boot: a.boot, Seq: a.seq, At: time.Now(), TTL: beatLife, Wire: wire.Major, Name: sdk.CellName(g.Kernel.Node), Goodbye: goodbye,
 		Donor: g.Kernel.Donor,
 	}
 	var moved []<-chan struct{}

@@ -3,6 +3,7 @@ package network
 import (
 	"crypto/sha256"
 	"errors"
+	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/identity"
 	"github.com/cellkernel/cellkernel/kernel/peers"
@@ -18,7 +19,14 @@ type opener struct {
 	n      *Network
 	source string
 	mesh   *identity.Mesh // that seen was opened with
-	seen   map[[32]byte]peers.Announcement
+	seen   map[[32]byte]opened
+	warned time.Time // of announcements of another day
+}
+
+// opened is an announcement, and in the words of the table.
+type opened struct {
+	said identity.Announcement
+	peers.Announcement
 }
 
 func newOpener(n *Network, source string) *opener { return &opener{n: n, source: source} }
@@ -48,11 +56,11 @@ func (o *opener) saw(e sdk.Event) {
 func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
 	mesh := o.n.opt.Member.Mesh()
 	if mesh != o.mesh {
-		o.mesh, o.seen = mesh, make(map[[32]byte]peers.Announcement)
+		o.mesh, o.seen = mesh, make(map[[32]byte]opened)
 	}
 	sum := sha256.Sum256(e.Envelope)
 	if a, ok := o.seen[sum]; ok {
-		return a, true
+		return a.Announcement, o.timely(a, e.Origin)
 	}
 	said, err := mesh.OpenAnnouncement(e.Envelope)
 	if err != nil {
@@ -69,9 +77,24 @@ func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
 			break
 		}
 	}
-	a := sighted(said)
+	a := opened{said, sighted(said)}
 	o.seen[sum] = a
-	return a, true
+	return a.Announcement, o.timely(a, e.Origin)
+}
+
+// timely reports whether an announcement is of today. Others are somebody's
+// recordings, or of a node whose clock is wrong.
+func (o *opener) timely(a opened, origin string) bool {
+	now := time.Now()
+	if a.said.Timely(now) {
+		return true
+	}
+	if now.Sub(o.warned) >= time.Minute {
+		o.warned = now
+		o.n.opt.Log.Warn("an announcement of another day does not count: is a clock wrong?", "node", a.Node.Short(), "name", string(a.Name),
+			"made", a.said.At.UTC().Format(time.RFC3339), "by", o.source, "from", origin)
+	}
+	return false
 }
 
 // heard wakes who waits for nodes to be seen.
