@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/build"
 	"os"
 	"os/exec"
 	"path"
@@ -77,8 +78,12 @@ func pathFor(name string) string {
 		}
 		return '-'
 	}, name)
-	if clean = strings.Trim(clean, "-"); clean == "" || clean == "go" || clean == "std" || clean == "cmd" {
+	clean = strings.Trim(clean, "-")
+	switch _, err := os.Stat(filepath.Join(build.Default.GOROOT, "src", clean)); {
+	case clean == "" || clean == "go" || clean == "std" || clean == "cmd":
 		return "cells"
+	case clean == "mod" || err == nil: // the go command takes these for its own, and for the standard library's
+		return "example.com/" + clean
 	}
 	return clean
 }

@@ -3,20 +3,21 @@
 package scaffold
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"go/format"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
 )
 
 // ErrExist is the cause where a file would be overwritten.
 var ErrExist = errors.New("it exists already")
 
 // Copy writes every file of src below dir, with from replaced by to in its
-// text, and returns their names in order. It makes dir. Nothing is written if
+// text and its Go files formatted, and returns their names in order. It makes dir. Nothing is written if
 // one of the files exists already.
 func Copy(dir string, src fs.FS, from, to string) ([]string, error) {
 	var names []string
@@ -42,7 +43,13 @@ func Copy(dir string, src fs.FS, from, to string) ([]string, error) {
 			return nil, err
 		}
 		names[i] = target(name)
-		if err := write(filepath.Join(dir, names[i]), strings.ReplaceAll(string(text), from, to)); err != nil {
+		text = bytes.ReplaceAll(text, []byte(from), []byte(to))
+		if path.Ext(name) == ".go" { // the order of imports depends on the name
+			if text, err = format.Source(text); err != nil {
+				return nil, fmt.Errorf("format %q: %w", names[i], err)
+			}
+		}
+		if err := write(filepath.Join(dir, names[i]), text); err != nil {
 			return nil, err
 		}
 	}
@@ -58,7 +65,7 @@ func target(name string) string {
 	return name
 }
 
-func write(file, text string) error {
+func write(file string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
@@ -66,6 +73,6 @@ func write(file, text string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
+	_, err = f.Write(text)
 	return errors.Join(err, f.Close())
 }
