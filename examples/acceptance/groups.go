@@ -118,5 +118,13 @@ func money() []group {
 			{ID: "meter-callers", What: "three callers of one cell: one burns 10 s, one holds a stream, one has it sleep: their shares", Bound: ">= 98 %, <= 1 %, <= 1 %"},
 			{ID: "meter-ratio", What: "two callers burn 7.5 s and 2.5 s at once: what one is charged by the other", Bound: "3 +- 5 %"},
 		}, tryMeter},
+		{"money-ledger", 5 * time.Minute, []row{
+			{ID: "ledger-rate", What: "64 callers wait for their record to be durable: records/s, by group commit", Bound: ">= 2000"},
+			{ID: "ledger-p99", What: "the same: how long 99 of 100 wait", Bound: "<= 25 ms"},
+		}, tryMoneyLedger},
+		{"money-kills", time.Hour, []row{
+			{ID: "money-kills", What: "a donor and its client under load, 200 random kills of kernels, ledgers and meters: earned by spent", Bound: "equal"},
+			{ID: "money-agree", What: "the same: until both books say so, both kernels being up", Bound: "<= 5 s"},
+		}, tryMoneyKills},
 	}
 }
