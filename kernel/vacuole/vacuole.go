@@ -234,7 +234,7 @@ func (v *Vacuole) register(src Source, add func(*feed)) error {
 		v.logs[log.name] = log
 	}
 	t := v.tails[src]
-	if t == nil {
+	if t == nil || t.users == 0 { // of a process that has ended: its lines are not this one's
 		v.forgetTails()
 		t = &tail{}
 		v.tails[src] = t

@@ -328,6 +328,10 @@ func TestLast(t *testing.T) {
 	if got := v.Last(worker(3), 4); strings.Join(got, "|") != "two|three|four|why" {
 		t.Errorf("Last of two streams = %q", got)
 	}
+	feed(t, v, out, []byte("of the next run\n"))
+	if got := v.Last(out, 9); strings.Join(got, "|") != "of the next run|why" {
+		t.Errorf("Last of the next run = %q", got)
+	}
 	if got := v.Last(worker(9), 3); got != nil {
 		t.Errorf("Last of a stranger = %q", got)
 	}
