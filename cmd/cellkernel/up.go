@@ -62,7 +62,8 @@ standard output carries only what the main job writes, standard error everything
 Ctrl-C drains and says what it waits for, the second kills. When the main job ends, up ends with
 its exit code.
 
-If a kernel runs the file already, up plans the difference, prints it, applies it and waits.
+If a kernel runs the file already, up plans the difference, prints it, applies it and waits. It ends
+with 1 if something is not ready then, whether up has changed it or not.
 FILE is a genome.toml or its directory (default: the nearest one from the working directory upward);
 CELLs limit what is started to these and what they need.`,
 		Example: "  cellkernel up\n  cellkernel up examples/bench/genome.toml --set cells.worker.replicas=2\n  cellkernel up -d worker",
@@ -130,10 +131,10 @@ func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runn
 		return err
 	case c != nil:
 		defer c.Close()
-		if err := a.apply(ctx, c, f.plan); err != nil || !f.detach || f.plan.DryRun {
+		if err := a.apply(ctx, c, f.plan); err != nil || f.plan.DryRun {
 			return err
 		}
-		return booted(ctx, c)
+		return a.standing(ctx, c)
 	}
 	g, origins, err := load(f.plan)
 	if err != nil {
@@ -282,39 +283,6 @@ func showLogs(ctx context.Context, k admin.Kernel, v *view, since time.Time) err
 	})
 }
 
-// errBooted ends the watching of a boot.
-var errBooted = errors.New("booted")
-
-// booted waits until a kernel that somebody else starts at the same time is
-// ready or has failed: to be told so is why up was detached.
-func booted(ctx context.Context, k admin.Kernel) error {
-	var state admin.State
-	look := func() error {
-		s, err := k.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if state = s.State; state != admin.StateStarting {
-			return errBooted
-		}
-		return nil
-	}
-	err := look()
-	if err == nil {
-		// All events from the first on: the boot may have ended since the look.
-		err = k.Events(ctx, 0, func(admin.Event) error { return look() })
-	}
-	switch {
-	case err == nil:
-		return sdk.Errorf(sdk.CodeUnavailable, "kernel ended while it booted")
-	case !errors.Is(err, errBooted):
-		return err
-	case state == admin.StateFailed:
-		return &exitError{exitFailed}
-	}
-	return nil
-}
-
 // saidByEvents reports whether a line of the kernel's log is about something
 // that an event has said, and better.
 func saidByEvents(line string) bool {
@@ -327,72 +295,6 @@ func saidByEvents(line string) bool {
 		}
 	}
 	return false
-}
-
-// apply brings a running kernel in line with the plan.
-func (a *app) apply(ctx context.Context, k admin.Kernel, p admin.Plan) error {
-	v := newView(a.stderr)
-	ask := p
-	ask.DryRun = true
-	var list []admin.Change
-	err := watched(ctx, k, v, func(kind admin.EventKind) bool { return kind == admin.EventBuild }, func() (err error) {
-		list, err = k.Apply(ctx, ask)
-		return err
-	})
-	if err != nil {
-		return bootError(err)
-	}
-	err = a.show(list, func(io.Writer) error { v.changes(list); return nil })
-	switch {
-	case err != nil || len(list) == 0:
-		return err
-	case p.DryRun:
-		return &exitError{exitChanges}
-	}
-	err = watched(ctx, k, v, func(kind admin.EventKind) bool { return kind != admin.EventLost }, func() error {
-		_, err := k.Apply(ctx, p)
-		return err
-	})
-	if err != nil {
-		return bootError(err)
-	}
-	v.note("done")
-	return nil
-}
-
-// errCaughtUp ends the reading of events.
-var errCaughtUp = errors.New("all events were read")
-
-// watched shows the events that happen while do runs, all of them, if they are
-// of a kind that counts.
-func watched(ctx context.Context, k admin.Kernel, v *view, counts func(admin.EventKind) bool, do func() error) error {
-	began := time.Now()
-	var seen uint64
-	show := func(e admin.Event) {
-		seen = e.Seq
-		if e.Time.After(began) && counts(e.Kind) {
-			v.event(e)
-		}
-	}
-	watch, stop := context.WithCancel(ctx)
-	var shows sync.WaitGroup
-	shows.Go(func() {
-		_ = k.Events(watch, 0, func(e admin.Event) error { show(e); return nil })
-	})
-	err := do()
-	stop()
-	shows.Wait()
-	late, enough := context.WithTimeout(ctx, logLimit)
-	defer enough()
-	if s, failed := k.Status(late); failed == nil && s.LastEvent > seen {
-		_ = k.Events(late, seen, func(e admin.Event) error {
-			if show(e); e.Seq >= s.LastEvent {
-				return errCaughtUp
-			}
-			return nil
-		})
-	}
-	return err
 }
 
 // dryRun says what a kernel that does not run yet would start.

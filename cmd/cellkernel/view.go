@@ -127,6 +127,15 @@ func (v *view) log(r admin.LogRecord) error {
 	return v.logs.print(r)
 }
 
+// problems tells what is not ready.
+func (v *view) problems(list []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, p := range list {
+		v.line(paint(v.colour, red, "problem"), printable(p))
+	}
+}
+
 // changes tells what an apply changes.
 func (v *view) changes(list []admin.Change) {
 	v.mu.Lock()
