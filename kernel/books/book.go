@@ -16,6 +16,8 @@ const (
 	MaxPeers = 4096           // nodes with which there is any business
 	maxIDs   = 1 << 16        // ids remembered
 	idLife   = 24 * time.Hour // for which they are
+
+	pruneEvery = time.Minute // between two looks at all of them
 )
 
 // A Violation is an invariant that does not hold. It is a bug, a damaged ledger
@@ -52,6 +54,7 @@ type Book struct {
 	accounts map[sdk.Account]sdk.ATP
 	peers    map[sdk.NodeID]*relation
 	ids      map[sdk.RecordID]stored
+	pruned   int64    // Unix milliseconds of the last look at all ids
 	floor    int64    // Unix milliseconds: ids of before were forgotten
 	parts    [][]byte // of a snapshot that is being applied
 	since    uint64   // records since the last snapshot
@@ -144,19 +147,24 @@ func (b *Book) checkID(now time.Time, id sdk.RecordID) error {
 	if at > ms+idLife.Milliseconds() {
 		return sdk.Errorf(sdk.CodeInvalid, "record %s: its id is of the future", id)
 	}
-	if len(b.ids) < maxIDs/2 {
-		return nil
+	if len(b.ids) >= maxIDs/2 && ms-b.pruned >= pruneEvery.Milliseconds() {
+		b.prune(ms)
 	}
+	if len(b.ids) >= maxIDs {
+		return sdk.Errorf(sdk.CodeOverloaded, "book a record: %d are remembered of the last %s", maxIDs, idLife)
+	}
+	return nil
+}
+
+// prune forgets ids that are refused by their age.
+func (b *Book) prune(ms int64) {
+	b.pruned = ms
 	for old := range b.ids {
 		if t := idTime(old); t < ms-idLife.Milliseconds() {
 			delete(b.ids, old)
 			b.floor = max(b.floor, t+1)
 		}
 	}
-	if len(b.ids) >= maxIDs {
-		return sdk.Errorf(sdk.CodeOverloaded, "book a record: %d are remembered of the last %s", maxIDs, idLife)
-	}
-	return nil
 }
 
 // remembered are the ops that others ask for, and so may ask for twice. Receipts

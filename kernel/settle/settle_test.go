@@ -1,6 +1,7 @@
 package settle_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -96,25 +97,27 @@ func TestWorkIsPaid(t *testing.T) {
 func why(t *testing.T, c, d *host) {
 	t.Helper()
 	for h, what := range map[*host]string{c: "spend", d: "earn"} {
-		var last books.Entry
-		if err := h.settle.History(t.Context(), settle.Query{Receipts: true}, func(e books.Entry) bool {
-			if e.What == what {
-				last = e
+		var r, claim books.Entry
+		var bad error
+		if err := h.settle.Records(t.Context(), 0, func(rec sdk.Record) bool {
+			e, err := books.Explain(h.Node(), rec)
+			bad = errors.Join(bad, err)
+			switch e.What {
+			case what:
+				r = e
+			case "claim":
+				claim = e
 			}
-			return true
-		}); err != nil {
-			t.Fatal(err)
-		}
-		r, err := h.settle.Why(t.Context(), last.Seq)
-		if err != nil {
-			t.Fatal(err)
+			return bad == nil
+		}); err != nil || bad != nil {
+			t.Fatal(err, bad)
 		}
 		list := r.List
-		if r.Claim != nil {
-			list = r.Claim.List
+		if what == "earn" { // it settles the claim before it
+			list = claim.List
 		}
 		if len(list) != 1 || list[0].Cell != "worker" || list[0].From != "asker" || list[0].Amount != r.Amount || !r.PayeeSig || !r.PayerSig {
-			t.Errorf("%s: why %d: %+v", h.name, last.Seq, r)
+			t.Errorf("%s: why %d: %+v", h.name, r.Seq, r)
 		}
 	}
 }
