@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -149,9 +150,15 @@ func (c *choice) Set(s string) error {
 // Type implements pflag.Value.
 func (c *choice) Type() string { return "format" }
 
+// onceMore is how long after a signal the next one is meant as another. What
+// comes before is an echo: who sends a signal to a process and to its group,
+// as timeout(1) does and a terminal together with whoever passes it on, means
+// one.
+const onceMore = 500 * time.Millisecond
+
 // signals returns a context that the first SIGINT or SIGTERM cancels and a
 // channel that the second closes; a third ends the process where it stands.
-// The caller calls stop when it no longer wants to know.
+// Echoes do not count. The caller calls stop when it no longer wants to know.
 func signals(parent context.Context) (ctx context.Context, kill <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	second := make(chan struct{})
@@ -160,13 +167,18 @@ func signals(parent context.Context) (ctx context.Context, kill <-chan struct{},
 	var wg sync.WaitGroup
 	quit := make(chan struct{})
 	wg.Go(func() {
-		for n := 1; ; n++ {
+		var last time.Time
+		for n := 0; ; {
 			var s os.Signal
 			select {
 			case s = <-sig:
 			case <-quit:
 				return
 			}
+			if n > 0 && time.Since(last) < onceMore {
+				continue
+			}
+			n, last = n+1, time.Now()
 			switch n {
 			case 1:
 				cancel(&signalError{s})

@@ -140,8 +140,34 @@ func TestSecondInterruptKills(t *testing.T) {
 	s.until("ready     node")
 	s.signal(os.Interrupt)
 	s.until("waiting for worker#1")
+	time.Sleep(onceMore) // the promise is about time
 	s.signal(os.Interrupt)
 	s.exit(130)
+}
+
+// timeout(1) signals its child and the child's group: that is one order, and
+// what is at work is drained.
+func TestEchoOfASignalDoesNotKill(t *testing.T) {
+	ctx, kill, stop := signals(t.Context())
+	defer stop()
+	raise := func() {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	raise()
+	<-ctx.Done()
+	raise()
+	select {
+	case <-kill:
+		if time.Since(began) < onceMore {
+			t.Fatal("two signals at once kill")
+		}
+	case <-time.After(onceMore):
+	}
+	raise()
+	<-kill
 }
 
 func TestTerminationIsAnOrdinaryEnd(t *testing.T) {

@@ -318,10 +318,20 @@ func (s *Supervisor) Close(ctx context.Context, order ...sdk.CellName) error {
 	s.replicas.Wait()
 	s.noPatience()
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("stop cells: %w", errors.Join(err, errKilled))
+		return &killedError{err}
 	}
 	return nil
 }
 
-// errKilled tells that draining was cut short.
-var errKilled = errors.New("what was left has been killed")
+// A killedError tells that draining was cut short, and by what.
+type killedError struct{ err error }
+
+func (e *killedError) Error() string {
+	why := "it was told not to wait"
+	if errors.Is(e.err, context.DeadlineExceeded) {
+		why = "the time for it is over"
+	}
+	return "drain cells: " + why + ": what was left has been killed"
+}
+
+func (e *killedError) Unwrap() error { return e.err }
