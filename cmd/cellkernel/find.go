@@ -53,8 +53,8 @@ func manifestAt(path string) (string, error) {
 
 // connect finds the kernel that is meant and connects to it: the one of the
 // genome that was named, else the nearest that runs from the working
-// directory upward, else the only one of this user. A kernel lives if it
-// answers; files prove nothing.
+// directory upward, else, where no genome says which one is meant, the only
+// one of this user. A kernel lives if it answers; files prove nothing.
 func (a *app) connect(ctx context.Context) (*admin.Client, error) {
 	c, err := a.here(ctx)
 	if c != nil || err != nil {
@@ -89,8 +89,7 @@ func (a *app) here(ctx context.Context) (*admin.Client, error) {
 	if file != "" {
 		c, err := kernelOf(ctx, file)
 		if err == nil && c == nil {
-			err = withHint(sdk.Errorf(sdk.CodeUnavailable, "find kernel of %s: none is running", file),
-				`start it with "cellkernel up %s"`, file)
+			err = notRunning(file)
 		}
 		return c, err
 	}
@@ -99,6 +98,11 @@ func (a *app) here(ctx context.Context) (*admin.Client, error) {
 		return nil, err
 	}
 	return nearest(ctx, filepath.Clean(dir), own) // $PWD may end in ".."
+}
+
+// notRunning is the error of a genome whose kernel is asked for.
+func notRunning(file string) error {
+	return withHint(sdk.Errorf(sdk.CodeUnavailable, "find kernel of %s: none is running", file), `start it with "cellkernel up %s"`, file)
 }
 
 // kernelOf returns the kernel that runs the given manifest, or nil if none
@@ -218,7 +222,16 @@ func (a *app) onlyOne(ctx context.Context) (*admin.Client, error) {
 	return c, err
 }
 
+// onlyOne finds that kernel. Whoever stands in the directory of a genome means
+// its kernel, and no other.
 func onlyOne(ctx context.Context) (*admin.Client, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	if file := manifestAbove(filepath.Clean(dir)); file != "" {
+		return nil, notRunning(file)
+	}
 	clients := running(ctx)
 	switch len(clients) {
 	case 0:
