@@ -67,31 +67,45 @@ axons   = { burner = "axon://burner" }
 
 // show runs the commands that a user would, and compares the wallets.
 func show(ctx context.Context, w io.Writer, donor, client *node) error {
-	sold, bought, err := agree(ctx, donor, client)
-	if err != nil {
-		return err
-	}
-	for _, step := range []struct {
-		what string
-		n    *node
-		args []string
-	}{
+	if err := steps(ctx, w, []step{
 		{"discovery: the client has found the donor", client, []string{"peers"}},
 		{"encryption: how the client's job reaches the donor's cell", client, []string{"explain", "burner", "--from", "shopper"}},
 		{"balancing: who did the work, from the client's log", client, []string{"logs", "shopper"}},
 		{"logs of the donor's cells", donor, []string{"logs", "burner"}},
+	}); err != nil {
+		return err
+	}
+	sold, bought, err := agree(ctx, donor, client) // by now the meters have been read for the last time, too
+	if err != nil {
+		return err
+	}
+	if err := steps(ctx, w, []step{
 		{"the donor's wallet", donor, []string{"wallet"}},
 		{"the client's wallet", client, []string{"wallet"}},
 		{"what both have signed, last", client, []string{"receipts", "donor", "--tail", "1"}},
-	} {
-		out, err := step.n.run(ctx, step.args...)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "\n== %s\n$ cellkernel %s\n%s", step.what, words(step.args), out)
+	}); err != nil {
+		return err
 	}
 	_, err = fmt.Fprintf(w, "\nthe wallets agree: the donor has earned %d CPU-microseconds, the client has spent %d\n", sold.Earned, bought.Spent)
 	return err
+}
+
+// A step is a command and what it shows.
+type step struct {
+	what string
+	n    *node
+	args []string
+}
+
+func steps(ctx context.Context, w io.Writer, list []step) error {
+	for _, s := range list {
+		out, err := s.n.run(ctx, s.args...)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "\n== %s\n$ cellkernel %s\n%s", s.what, words(s.args), out)
+	}
+	return nil
 }
 
 // A wallet is what this example needs of "cellkernel wallet -o json".
