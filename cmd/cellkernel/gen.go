@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -17,12 +18,16 @@ func (a *app) genCommand() *cobra.Command {
 		Short: "Generate the code of services from their Go interfaces",
 		Long: `Gen reads the interfaces marked //cell:service of the packages (default: the one of the working
 directory) and writes registration, client, encoders and the pinned layout beside them. Files that
-would not change are not touched.`,
+would not change are not touched. To find no such interface at all is an error.`,
 		Example: "  cellkernel gen ./...\n  cellkernel gen --check ./...",
 		RunE: func(cmd *cobra.Command, patterns []string) error {
 			results, err := gen.Run(cmd.Context(), patterns, gen.Options{Check: check})
 			if err != nil {
 				return err
+			}
+			if len(results) == 0 { // a check that looks at nothing would always be content
+				return withHint(errors.New("generate: no interface there is marked //cell:service"),
+					`"cellkernel gen ./..." looks at all packages of a module`)
 			}
 			return a.showGenerated(results, check)
 		},
@@ -41,12 +46,15 @@ type generated struct {
 	Changed  []string `json:"changed"`
 }
 
+// present is list as JSON has it: none is [], not null.
+func present(list []string) []string { return append([]string{}, list...) }
+
 // showGenerated lists what changed, one path a line.
 func (a *app) showGenerated(results []gen.Result, check bool) error {
 	list := []generated{}
 	changed := false
 	for _, r := range results {
-		list = append(list, generated(r))
+		list = append(list, generated{r.Package, r.Dir, present(r.Services), present(r.Files), present(r.Changed)})
 		changed = changed || len(r.Changed) > 0
 	}
 	err := a.show(list, func(w io.Writer) error {

@@ -49,6 +49,9 @@ func Run(ctx context.Context, patterns []string, opts Options) ([]Result, error)
 	if err != nil {
 		return nil, err
 	}
+	if len(pkgs) == 0 { // which the go command does not mind, even outside of a module
+		return nil, fmt.Errorf("load packages: %s: no package of a module is there", strings.Join(patterns, " "))
+	}
 	var results []Result
 	var errs []error
 	for _, p := range pkgs {
