@@ -1,7 +1,9 @@
 package quictransport
 
 import (
+	"container/list"
 	"context"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -12,36 +14,52 @@ import (
 
 // Limits of what strangers can make us do. Until an address is proved by a
 // Retry (RFC 9000, section 8.1.2) anybody may have written it: such attempts
-// fill at most half of what one source may have, so that nobody can lock
-// another out.
+// fill at most half of what one source may have. With a proved address one can
+// still be anybody, until a connection is of use: see [session.answered]. Those
+// that are not share half of all places, and the ones of whoever has the most
+// make room for others.
 const (
 	freeInitials  = 50 // a second, and as a burst, before addresses must be proved
 	freePending   = 32 // handshakes, before addresses must be proved
 	sourceRate    = 10 // proved attempts a second of one source
 	sourceBurst   = 64
-	maxSources    = 4096
+	maxSources    = 4096 // remembered beyond those that have connections
 	sourceForgets = sourceBurst / sourceRate * time.Second
+	knownFor      = 10 * time.Minute // a source is no stranger after it had a useful connection
 )
 
 // A gate admits incoming connections.
 type gate struct {
 	max, perSource int
+	log            *slog.Logger
 
-	mu       sync.Mutex // guards the fields below
-	live     int        // connections, handshakes included
-	pending  int        // handshakes
-	initials bucket
-	sources  map[netip.Prefix]*sourceState
+	mu        sync.Mutex // guards the fields below, and those of slots and sources
+	live      int        // connections, handshakes included
+	strangers int        // of them, those that are neither useful nor of a known source
+	pending   int        // handshakes
+	initials  bucket
+	sources   map[netip.Prefix]*sourceState
+	unproved  list.List // of *slot: complete handshakes of no use yet, the oldest first
+	watched   bool      // somebody looks at what unproved ones hold
+	lastSaid  time.Time
+	unsaid    int // lines since then that the log was spared
 }
 
 type sourceState struct {
-	live     int
-	attempts bucket
+	addr      netip.Prefix
+	live      int
+	strangers int
+	attempts  bucket
+	proved    time.Time // when a connection from here last turned out to be of use
 }
 
-func newGate(maxLive, perSource int) *gate {
+func (s *sourceState) known(now time.Time) bool {
+	return !s.proved.IsZero() && now.Sub(s.proved) < knownFor
+}
+
+func newGate(maxLive, perSource int, log *slog.Logger) *gate {
 	return &gate{
-		max: maxLive, perSource: perSource,
+		max: maxLive, perSource: perSource, log: log,
 		initials: bucket{rate: freeInitials, size: freeInitials, tokens: freeInitials},
 		sources:  map[netip.Prefix]*sourceState{},
 	}
@@ -52,7 +70,7 @@ func newGate(maxLive, perSource int) *gate {
 func (g *gate) doubts(addr netip.Prefix) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.initials.take(time.Now()) || g.pending >= freePending || g.live >= (g.max+1)/2 {
+	if !g.initials.take(time.Now()) || g.pending >= freePending || g.live >= (g.max+1)/2 || g.strangers >= (g.max+1)/2 {
 		return true
 	}
 	s := g.sources[addr]
@@ -61,9 +79,21 @@ func (g *gate) doubts(addr netip.Prefix) bool {
 
 // A slot is the place of one admitted connection.
 type slot struct {
-	gate    *gate
-	addr    netip.Prefix
-	pending bool // guarded by gate.mu
+	gate     *gate
+	source   *sourceState
+	stranger bool          // counted as one
+	pending  bool          // in its handshake
+	gone     bool          // not counted any more
+	at       *list.Element // of gate.unproved; nil when it is not there
+	guest    guest         // set with at
+}
+
+// A guest is what a gate sees of a connection.
+type guest interface {
+	// held returns about how many bytes it makes us keep.
+	held() int64
+	// sendAway ends it. It does not wait.
+	sendAway()
 }
 
 type slotKey struct{}
@@ -71,52 +101,125 @@ type slotKey struct{}
 // admit takes a slot for a connection; it is free again when ctx is done.
 func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	addr := source(info.RemoteAddr)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.live >= g.max {
-		return nil, sdk.Errorf(sdk.CodeOverloaded, "%d connections: no more are accepted", g.live)
+	k, out, err := g.place(addr, info.AddrVerified, time.Now())
+	if out != nil {
+		out.guest.sendAway()
+		g.warn("a connection of no use yet made room for another", "of", out.source.addr.String(), "for", addr.String())
 	}
-	s := g.sources[addr]
-	if s == nil {
-		if g.forget(); len(g.sources) >= maxSources {
-			return nil, sdk.Errorf(sdk.CodeOverloaded, "%d sources: no more are accepted", len(g.sources))
-		}
-		s = &sourceState{attempts: bucket{rate: sourceRate, size: sourceBurst, tokens: sourceBurst}}
-		g.sources[addr] = s
+	if err != nil {
+		g.warn("refused a connection", "from", addr.String(), "error", err)
+		return nil, err
 	}
-	if s.live >= g.perSource || info.AddrVerified && !s.attempts.take(time.Now()) {
-		return nil, sdk.Errorf(sdk.CodeOverloaded, "%d connections from %v: no more are accepted", s.live, addr)
-	}
-	g.live++
-	g.pending++
-	s.live++
-	k := &slot{gate: g, addr: addr, pending: true}
 	context.AfterFunc(ctx, k.release)
 	return context.WithValue(ctx, slotKey{}, k), nil
 }
 
-// forget drops the sources that have nothing and did nothing of late, when
-// there are many. The caller holds mu.
-func (g *gate) forget() {
-	if len(g.sources) < maxSources/4 {
-		return
+// place returns the slot, and the one that made room for it, if any had to.
+func (g *gate) place(addr netip.Prefix, verified bool, now time.Time) (k, out *slot, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.sources[addr]
+	if s == nil {
+		g.forget(now)
+		s = &sourceState{addr: addr, attempts: bucket{rate: sourceRate, size: sourceBurst, tokens: sourceBurst}}
+		g.sources[addr] = s
 	}
-	for addr, s := range g.sources {
-		if s.live == 0 && time.Since(s.attempts.last) > sourceForgets {
-			delete(g.sources, addr)
-		}
+	if verified && !s.attempts.take(now) {
+		return nil, nil, sdk.Errorf(sdk.CodeOverloaded, "too many attempts from %v: no more are accepted", addr)
 	}
+	stranger := !s.known(now)
+	switch {
+	case s.live >= g.perSource:
+		out = g.victim(s)
+		err = sdk.Errorf(sdk.CodeOverloaded, "%d connections from %v: no more are accepted", s.live, addr)
+	case g.live >= g.max:
+		out = g.victim(nil)
+		err = sdk.Errorf(sdk.CodeOverloaded, "%d connections: no more are accepted", g.live)
+	case stranger && g.strangers >= (g.max+1)/2:
+		out = g.victim(nil)
+		err = sdk.Errorf(sdk.CodeOverloaded, "%d connections of strangers: no more are accepted", g.strangers)
+	}
+	// The first of a source gets in as long as there is any place: a handshake
+	// can not be sent away, and they may be all there is.
+	if first := s.live == 0 && g.live < g.max; err != nil && !first && (out == nil || !verified) {
+		return nil, nil, err
+	}
+	if out != nil {
+		out.leave()
+	}
+	g.live++
+	g.pending++
+	s.live++
+	k = &slot{gate: g, source: s, stranger: stranger, pending: true}
+	if stranger {
+		g.strangers++
+		s.strangers++
+	}
+	return k, out, nil
 }
 
-// established is called when the handshake of a connection is complete.
-func established(ctx context.Context) {
-	k, ok := ctx.Value(slotKey{}).(*slot)
-	if !ok {
-		return
+// victim returns who makes room: the oldest unproved connection of a source,
+// or, for nil, of the stranger that has the most; nil if there is none. The
+// caller holds mu.
+func (g *gate) victim(of *sourceState) (v *slot) {
+	for e := g.unproved.Front(); e != nil; e = e.Next() {
+		k := e.Value.(*slot)
+		switch {
+		case of != nil && k.source != of, of == nil && !k.stranger:
+		case v == nil, k.source.strangers > v.source.strangers:
+			v = k
+		}
 	}
+	return v
+}
+
+// forget drops sources that have nothing: when there are many, those that did
+// nothing of late, when there are too many, all that are not known, then all.
+// The caller holds mu.
+func (g *gate) forget(now time.Time) {
+	drop := func(limit int, which func(*sourceState) bool) {
+		if len(g.sources) < limit {
+			return
+		}
+		for addr, s := range g.sources {
+			if s.live == 0 && which(s) {
+				delete(g.sources, addr)
+			}
+		}
+	}
+	drop(maxSources/4, func(s *sourceState) bool { return !s.known(now) && now.Sub(s.attempts.last) > sourceForgets })
+	drop(maxSources+g.live, func(s *sourceState) bool { return !s.known(now) })
+	drop(maxSources+g.live, func(*sourceState) bool { return true })
+}
+
+// slotOf returns the place of a connection.
+func slotOf(ctx context.Context) *slot {
+	k, _ := ctx.Value(slotKey{}).(*slot)
+	return k
+}
+
+// established is called when the handshake of a connection is complete. It
+// reports whether somebody has to begin to watch: see [gate.greedy].
+func (k *slot) established(c guest) (watch bool) {
+	g := k.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	k.settle()
+	if k.gone {
+		return false
+	}
+	k.guest, k.at = c, g.unproved.PushBack(k)
+	watch = !g.watched
+	g.watched = true
+	return watch
+}
+
+// proved is called when a connection turned out to be of use.
+func (k *slot) proved() {
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
-	k.settle()
+	k.trust()
+	k.source.proved = time.Now()
 }
 
 // settle ends the handshake. The caller holds gate.mu.
@@ -127,15 +230,55 @@ func (k *slot) settle() {
 	}
 }
 
+// trust ends what is only for unproved connections. The caller holds gate.mu.
+func (k *slot) trust() {
+	if k.at != nil {
+		k.gate.unproved.Remove(k.at)
+		k.at = nil
+	}
+	if k.stranger {
+		k.stranger = false
+		k.gate.strangers--
+		k.source.strangers--
+	}
+}
+
 func (k *slot) release() {
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
+	k.leave()
+}
+
+// leave frees the place. The caller holds gate.mu.
+func (k *slot) leave() {
 	k.settle()
-	k.gate.live--
-	s := k.gate.sources[k.addr]
-	if s.live--; s.live == 0 && s.attempts.last.IsZero() {
-		delete(k.gate.sources, k.addr) // nothing to remember
+	k.trust()
+	if k.gone {
+		return
 	}
+	k.gone = true
+	k.gate.live--
+	s := k.source
+	if s.live--; s.live == 0 && s.attempts.last.IsZero() && s.proved.IsZero() {
+		delete(k.gate.sources, s.addr) // nothing to remember
+	}
+}
+
+// warn keeps strangers from filling the log: one line a second.
+func (g *gate) warn(text string, args ...any) {
+	g.mu.Lock()
+	now := time.Now()
+	if now.Sub(g.lastSaid) < time.Second {
+		g.unsaid++
+		g.mu.Unlock()
+		return
+	}
+	if g.unsaid > 0 {
+		args = append(args, "others", g.unsaid)
+	}
+	g.lastSaid, g.unsaid = now, 0
+	g.mu.Unlock()
+	g.log.Warn(text, args...)
 }
 
 // A bucket fills with tokens at a rate, up to its size.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/plugin"
 	"github.com/quic-go/quic-go"
 )
 
@@ -28,17 +29,16 @@ func stranger(t *testing.T, addr string) (*quic.Conn, error) {
 	return conn, err
 }
 
+// What is of use gives way to nobody.
 func TestConnectionsAreLimited(t *testing.T) {
 	noLeaks(t)
 	server := transport(t, open(t, map[string]any{"max-connections": 4, "max-per-source": 3}))
 	l := listenAt(t, server, "127.0.0.1:0")
-	var last *quic.Conn
-	for i := range 3 {
-		conn, err := stranger(t, l.Addr().String())
-		if err != nil {
-			t.Fatalf("connection %d: %v", i+1, err)
-		}
-		last = conn
+	var last *plugin.Client
+	for range 3 {
+		last = open(t, nil)
+		near, far := connectTo(t, transport(t, last), l)
+		serves(t, near, far)
 	}
 	_, err := stranger(t, l.Addr().String())
 	var refused *quic.TransportError
@@ -49,14 +49,14 @@ func TestConnectionsAreLimited(t *testing.T) {
 	if sdk.CodeOf(err) != sdk.CodeOverloaded {
 		t.Errorf("a dial beyond the limit: %v, want overloaded", err)
 	}
-	last.CloseWithError(0, "") // makes room
+	last.Kill() // makes room
 	for begin := time.Now(); ; {
 		near, err := transport(t, open(t, nil)).Dial(t.Context(), addrOf(l))
 		if err == nil {
 			near.Close()
 			return
 		}
-		if time.Since(begin) > 10*time.Second {
+		if time.Since(begin) > 20*time.Second {
 			t.Fatalf("no room after a connection ended: %v", err)
 		}
 	}

@@ -17,6 +17,7 @@ type link struct {
 	stream  *quic.Stream
 	session *session
 	greeted bool // version is read; guarded by the one reader
+	written int  // until the session is proved; guarded by the one writer
 	once    sync.Once
 }
 
@@ -35,6 +36,9 @@ func (l *link) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := l.stream.Read(p)
+	if !l.session.proved.Load() {
+		l.session.taken.Add(int64(n))
+	}
 	if err != nil && err != io.EOF {
 		return n, l.failed(err)
 	}
@@ -55,9 +59,13 @@ func (l *link) greet() error {
 	return nil
 }
 
-// Write returns when all but a packet's worth is sent, or not accepted any more.
+// Write returns when all but a packet's worth is sent, or not accepted any
+// more; not to be called concurrently.
 func (l *link) Write(p []byte) (int, error) {
 	n, err := l.stream.Write(p)
+	if !l.session.proved.Load() {
+		l.answered(n)
+	}
 	if err != nil {
 		err = l.failed(err)
 	}

@@ -125,13 +125,15 @@ func (l *listener) run() {
 			close(l.broken)
 			return
 		}
-		established(conn.Context())
 		t.mu.Lock()
 		l.e.users++
 		t.mu.Unlock()
 		s, err := t.newSession(l.e, conn, lifetime{first: firstLink, idle: 2 * time.Duration(t.config.Idle)}, found{})
 		if err != nil {
 			continue
+		}
+		if s.slot.established(s) {
+			t.tasks.Go(t.watch)
 		}
 		l.mu.Lock()
 		l.sessions[s] = struct{}{}

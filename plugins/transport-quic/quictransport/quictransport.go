@@ -63,6 +63,7 @@ const (
 	codeDone  = 0 // the other side has what it needs
 	codeStall = 1 // a reader took nothing for too long
 	codeGone  = 2 // the listener does not accept links any more
+	codeRoom  = 3 // others need the room that an unproved connection takes
 )
 
 // Plugin returns the transport "quic".
@@ -115,7 +116,7 @@ func New(_ context.Context, config Config, host plugin.Host) (*Transport, error)
 	t := &Transport{
 		config: config, host: host, log: host.Log(),
 		resetKey: quic.StatelessResetKey(host.Subkey("stateless reset")),
-		gate:     newGate(config.MaxConnections, config.MaxPerSource), network: machine{},
+		gate:     newGate(config.MaxConnections, config.MaxPerSource, host.Log()), network: machine{},
 		endpoints: map[*endpoint]struct{}{}, peers: map[route]*peer{}, sessions: map[*session]struct{}{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -17,6 +18,9 @@ type session struct {
 	found
 	conn    *quic.Conn
 	binding [32]byte
+	slot    *slot        // of one that dialled us
+	proved  atomic.Bool  // of use, or dialled by us
+	taken   atomic.Int64 // bytes read of its links until it was proved
 	life    lifetime
 	ended   chan struct{} // closed when the connection is gone and its endpoint given up
 
@@ -44,6 +48,8 @@ type found struct {
 // newSession takes over a use of e.
 func (t *Transport) newSession(e *endpoint, conn *quic.Conn, life lifetime, f found) (*session, error) {
 	s := &session{t: t, e: e, found: f, conn: conn, life: life, idle: life.idle, ended: make(chan struct{})}
+	s.slot = slotOf(conn.Context())
+	s.proved.Store(s.slot == nil)
 	var err error
 	if s.binding, err = binding(conn); err != nil {
 		conn.CloseWithError(codeDone, "no channel binding")
@@ -67,7 +73,7 @@ func (t *Transport) newSession(e *endpoint, conn *quic.Conn, life lifetime, f fo
 	s.mu.Unlock()
 	context.AfterFunc(conn.Context(), func() {
 		defer t.tasks.Done()
-		s.timer.Stop()
+		s.over()
 		s.retire()
 		t.mu.Lock()
 		delete(t.sessions, s)
@@ -99,6 +105,15 @@ func (s *session) release() {
 	if s.links--; s.links == 0 && !s.closing {
 		s.timer.Reset(s.idle)
 	}
+}
+
+// over stops the timer for good: links that end after their connection would
+// start it again, and it would keep all of them.
+func (s *session) over() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = true
+	s.timer.Stop()
 }
 
 // drain closes the session when its last link has ended: soon after, so that
