@@ -62,6 +62,11 @@ func (g *Golgi) Token(id Replica, w channel.Welcome) string {
 	return token
 }
 
+// maxToKernel is the length of the longest message to the cell "golgi", in
+// bytes: every member of the mesh may send it some, and what they say is short.
+// Slips about receipts are the longest, at most [sdk.MaxRecord].
+const maxToKernel = 64 << 10
+
 // AttachSelf attaches the kernel itself, as a cell that may call every other
 // and, under the name "golgi", be called. The returned file is the other end
 // of its channel, the caller's to use.
@@ -72,6 +77,9 @@ func (g *Golgi) AttachSelf(name sdk.CellName) (*os.File, error) {
 	}
 	s := g.newSeat(Replica{Cell: name}, channel.Welcome{Cell: name}, ours)
 	s.free, s.serves = true, name == sdk.GolgiName
+	if s.serves {
+		s.welcome.MaxMessage = maxToKernel
+	}
 	g.wg.Go(s.listen)
 	return theirs, nil
 }

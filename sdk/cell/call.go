@@ -23,7 +23,9 @@ type Call struct {
 	request Vesicle
 	small   []byte // holds short requests; kept when the Call is used again
 	long    []byte // a request that came in fragments
+	partDue int64  // nanos: when more of it must have come
 	held    int64  // bytes counted in link.held
+	roomed  int    // bytes counted in the Membrane's room
 	ended   bool   // Reply was called
 	owed    bool   // Reply took the call, and has not ended it
 	inline  uint64 // not 0: the reader runs it, as this word says, and writes the reply with others
@@ -42,6 +44,9 @@ func (m *Membrane) newCall() *Call {
 func (c *Call) recycle() {
 	l := c.link
 	l.held.Add(-c.held)
+	if c.roomed > 0 {
+		l.m.room.give(l.peer.Node, c.roomed)
+	}
 	c.request.Release()
 	*c = Call{small: c.small}
 	l.m.calls.Put(c)

@@ -12,6 +12,16 @@ func LockSynapse(s *Synapse)   { s.mu.Lock() }
 func UnlockSynapse(s *Synapse) { s.mu.Unlock() }
 func DialingOf(s *Synapse) int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.dialing) }
 
+// Held is what links hold in the Membrane's room.
+func Held(m *Membrane) int { m.room.mu.Lock(); defer m.room.mu.Unlock(); return m.room.used }
+
+// VisitIn does what the reaper will do after a while.
+func VisitIn(m *Membrane, after time.Duration) {
+	for _, l := range m.inLinks() {
+		l.visit(nanos() + int64(after))
+	}
+}
+
 // Retire does what a go-away does.
 func Retire(s *Synapse) {
 	for _, l := range *s.links.Load() {
@@ -43,5 +53,3 @@ func TestALateReplyFreesItsSlotOnce(t *testing.T) {
 		}
 	}
 }
-
-var _ = time.Second

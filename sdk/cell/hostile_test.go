@@ -38,6 +38,11 @@ type puppeteer struct {
 // puppet attaches a cell to a kernel that the test plays.
 func puppet(t testing.TB) *puppeteer {
 	t.Helper()
+	return puppetOf(t, channel.Welcome{Cell: "puppet", Replica: 1, Incarnation: 1, Links: 1})
+}
+
+func puppetOf(t testing.TB, w channel.Welcome) *puppeteer {
+	t.Helper()
 	ours, theirs, err := channel.Pair()
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +58,7 @@ func puppet(t testing.TB) *puppeteer {
 	}
 	p := &puppeteer{t: t, ch: ours, ready: make(chan struct{}), dials: make(chan *peer, 64), ends: make(chan uint64, 64)}
 	done := make(chan struct{})
-	go func() { defer close(done); p.run() }()
+	go func() { defer close(done); p.run(w) }()
 	if p.m, err = cell.Attach(ch, channel.Hello{}); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +72,7 @@ func puppet(t testing.TB) *puppeteer {
 }
 
 // run answers the cell until it leaves.
-func (p *puppeteer) run() {
+func (p *puppeteer) run(w channel.Welcome) {
 	defer p.ch.Close()
 	buf := make([]byte, channel.MaxMessage)
 	for {
@@ -77,7 +82,7 @@ func (p *puppeteer) run() {
 		}
 		switch m.Type {
 		case channel.TypeHello:
-			err = p.ch.SendMessage(channel.Message{Type: channel.TypeWelcome, Welcome: &channel.Welcome{Cell: "puppet", Replica: 1, Incarnation: 1, Links: 1}})
+			err = p.ch.SendMessage(channel.Message{Type: channel.TypeWelcome, Welcome: &w})
 		case channel.TypeReady:
 			close(p.ready)
 		case channel.TypeNeed:

@@ -81,21 +81,25 @@ func (l *inLink) leaveToWorkers() {
 }
 
 // visit is the reaper's: it ends a link whose other side does not say who it
-// is, and replaces a reader whose handler takes long.
+// is, drops requests that do not go on, and replaces a reader whose handler
+// takes long.
 func (l *inLink) visit(now int64) int64 {
-	if l.greetBy == 0 {
-		return l.relieve(now)
-	}
+	return min(l.awaitGreeting(now), l.expire(now), l.relieve(now))
+}
+
+// awaitGreeting returns until when settings may come, or ends the link.
+func (l *inLink) awaitGreeting(now int64) int64 {
 	switch {
+	case l.greetBy == 0:
 	case l.greeted():
 		l.greetBy = 0
 	case l.greetBy <= now:
 		l.greetBy = 0
 		l.w.fail(fmt.Errorf("no settings within %s", greetTimeout))
 	default:
-		return min(l.greetBy, l.relieve(now))
+		return l.greetBy
 	}
-	return l.relieve(now)
+	return noNext
 }
 
 // relieve replaces a reader whose handler takes long.

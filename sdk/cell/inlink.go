@@ -19,8 +19,8 @@ type inLink struct {
 	// call id. Whoever takes a context out, the handler that ends or the reader
 	// that sees a cancel, sends the frame that ends the call.
 	running [slotBlocks]atomic.Pointer[[slotBlock]atomic.Pointer[callContext]]
-	parts   map[uint32]*Call // requests that come in fragments; of the reader
-	own     *Call            // to be run by the reader itself; of the reader
+	parts   partials // requests that come in fragments
+	own     *Call    // to be run by the reader itself; of the reader
 	inline  inline
 	next    atomic.Int64 // nanos: when the reaper must look at this link
 	visited uint64       // bytes read at its last look
@@ -44,7 +44,8 @@ func newIn(m *Membrane, info channel.Link, f *os.File) (*inLink, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &inLink{link: base, parts: make(map[uint32]*Call)}
+	l := &inLink{link: base}
+	l.parts.clear()
 	l.next.Store(noNext)
 	return l, nil
 }
@@ -91,7 +92,7 @@ func (l *inLink) read() {
 	l.w.fail(err)
 	l.report()
 	l.r.close()
-	for _, c := range l.parts {
+	for _, c := range l.parts.clear() {
 		c.recycle()
 	}
 	l.eachRunning(func(id uint32, ctx *callContext) {
@@ -134,8 +135,10 @@ func (l *inLink) handle(h wire.Header, body []byte) error {
 // handleCall takes a frame of a call that has begun. Frames for a call that
 // this side has ended already crossed its end on the way, and are dropped.
 func (l *inLink) handleCall(h wire.Header, body []byte) error {
-	if c := l.parts[h.Call]; c != nil {
-		return l.requestPart(c, h, body)
+	if l.parts.n.Load() > 0 {
+		if was, err := l.requestPart(h, body); was {
+			return err
+		}
 	}
 	p := l.at(h.Call)
 	if p == nil {
@@ -175,7 +178,7 @@ func (l *inLink) handleCall(h wire.Header, body []byte) error {
 // request begins a call, or refuses it. A refusal means it was not executed.
 func (l *inLink) request(h wire.Header, body []byte) error {
 	p := l.at(h.Call)
-	if p == nil || p.Load() != nil || l.parts[h.Call] != nil {
+	if p == nil || p.Load() != nil || l.parts.has(h.Call) {
 		return fmt.Errorf("request with id %d: want a free id below %d", h.Call, maxCalls)
 	}
 	var meta []wire.Meta
@@ -198,9 +201,7 @@ func (l *inLink) request(h wire.Header, body []byte) error {
 	}
 	c := l.newCall(h, meta)
 	if h.Flags&wire.FlagMore != 0 {
-		c.long = append(make([]byte, 0, 2*len(body)), body...)
-		l.hold(c, len(body))
-		l.parts[h.Call] = c
+		l.beginPart(c, body)
 		return nil
 	}
 	l.hold(c, len(body))
@@ -246,36 +247,6 @@ func (l *inLink) newCall(h wire.Header, meta []wire.Meta) *Call {
 		c.ctx.stream.held, c.ctx.stream.who = &l.held, c.ctx
 	}
 	return c
-}
-
-// requestPart takes one more fragment of a request, or its cancellation.
-func (l *inLink) requestPart(c *Call, h wire.Header, body []byte) error {
-	drop := func(e *sdk.Error) {
-		delete(l.parts, h.Call)
-		c.recycle()
-		l.refuse(h.Call, e)
-	}
-	switch {
-	case h.Kind == wire.KindCancel:
-		drop(sdk.Errorf(sdk.CodeCancelled, "cancelled by the caller"))
-		return nil
-	case h.Kind != wire.KindFragment:
-		return fmt.Errorf("%s inside the request of call %d", h.Kind, h.Call)
-	case len(c.long)+len(body) > l.m.maxMessage:
-		drop(sdk.Errorf(sdk.CodeTooLarge, "receive request of more than %d bytes", l.m.maxMessage))
-		return nil
-	case l.held.Load()+int64(len(body)) > maxBudget:
-		drop(sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d bytes of requests are in flight", l.m.welcome.Cell, l.held.Load()))
-		return nil
-	}
-	c.long = append(c.long, body...)
-	l.hold(c, len(body))
-	if h.Flags&wire.FlagMore == 0 {
-		delete(l.parts, h.Call)
-		c.request = Vesicle{b: c.long}
-		l.start(c)
-	}
-	return nil
 }
 
 func (l *inLink) hold(c *Call, n int) {

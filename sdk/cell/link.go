@@ -91,8 +91,12 @@ func (l *link) settings(h wire.Header, body []byte) error {
 	case l.greet == nil && h.Kind != wire.KindSettings, l.greet != nil && (h.Kind != wire.KindFragment || h.Call != 0):
 		return fmt.Errorf("%s before settings", h.Kind)
 	}
-	if len(l.greet)+len(body) > wire.MaxSettings {
-		return fmt.Errorf("settings of more than %d bytes", wire.MaxSettings)
+	limit := wire.MaxPayload // callers have no table to tell
+	if l.info.Outgoing {
+		limit = wire.MaxSettings
+	}
+	if len(l.greet)+len(body) > limit {
+		return fmt.Errorf("settings of more than %d bytes", limit)
 	}
 	l.greet = append(l.greet, body...)
 	if l.greet == nil {

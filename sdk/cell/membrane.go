@@ -40,6 +40,7 @@ type Membrane struct {
 	methods []*method
 	// maxMessage is the length of the longest message this cell accepts, in bytes.
 	maxMessage int
+	room       longRoom
 	chunks     chunkPools
 	calls      sync.Pool
 	workers    workers
@@ -125,6 +126,7 @@ func newMembrane(ch *channel.Conn, key *synapse.Key, w channel.Welcome) *Membran
 		foreign: make(map[uint64]*link), asked: make(map[uint64]chan channel.Message),
 		dials: make(map[uint64]chan dialled), timers: make(map[*time.Timer]struct{}),
 	}
+	m.room = newLongRoom(m.maxMessage)
 	m.account.m, m.account.leases = m, make(map[sdk.NodeID]*allowance)
 	m.life, m.die = context.WithCancel(context.Background())
 	m.closeOnce = sync.OnceValue(m.close)

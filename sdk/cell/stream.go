@@ -33,6 +33,7 @@ type Stream struct {
 	taken    int // bytes received by user code and not yet granted again
 	unread   int // bytes received and not yet granted again
 	over     int // those beyond the window, which are counted in held
+	roomed   int // bytes counted in the Membrane's room
 	part     []byte
 	partial  bool // part is the beginning of a message
 	inEnd    bool // the other side sent its last message
@@ -113,7 +114,7 @@ func (s *Stream) message(h wire.Header, body []byte, r *reader) error {
 	}
 	switch {
 	case h.Flags&wire.FlagMore != 0:
-		s.part, s.partial = append(make([]byte, 0, 2*len(body)), body...), true
+		s.part, s.partial = appendTight(nil, body), true
 	case len(body) <= smallBody:
 		s.queue = append(s.queue, Vesicle{b: append([]byte(nil), body...)})
 	default:
@@ -133,6 +134,28 @@ func (s *Stream) hold(n int) error {
 	if s.held != nil && more != 0 && s.held.Add(more) > maxBudget && more > 0 {
 		return &sdk.Error{Code: sdk.CodeOverloaded, Executed: sdk.ExecutedYes, Text: fmt.Sprintf("stream: %d bytes of long messages are in flight", maxBudget)}
 	}
+	return s.occupy()
+}
+
+// occupy counts what waits here in the Membrane's room, if that is more than a
+// little: on the server's side, where strangers send. The caller holds mu.
+func (s *Stream) occupy() error {
+	if s.held == nil {
+		return nil
+	}
+	waits, room, node := s.unread-s.taken, &s.link.m.room, s.link.peer.Node
+	switch {
+	case waits <= streamFree && s.roomed > 0:
+		room.give(node, s.roomed)
+		s.roomed = 0
+	case waits > s.roomed+streamFree:
+		more := (waits - s.roomed + streamStep - 1) / streamStep * streamStep
+		if e := room.take(node, more); e != nil {
+			e.Executed = sdk.ExecutedYes
+			return e
+		}
+		s.roomed += more
+	}
 	return nil
 }
 
@@ -144,7 +167,7 @@ func (s *Stream) fragment(h wire.Header, body []byte) error {
 	if err := s.hold(len(body)); err != nil {
 		return err
 	}
-	s.part = append(s.part, body...)
+	s.part = appendTight(s.part, body)
 	if h.Flags&wire.FlagMore == 0 {
 		s.queue = append(s.queue, Vesicle{b: s.part})
 		s.part, s.partial = nil, false
@@ -298,6 +321,7 @@ func (s *Stream) poll() (v Vesicle, ok bool, err error) {
 		if s.taken >= window/2 && !s.finished {
 			s.grantTaken()
 		}
+		_ = s.occupy() // only more can be too much
 	case s.err != nil:
 		err = s.err
 	case s.finished, s.inEnd && s.out == nil:
@@ -314,8 +338,9 @@ func (s *Stream) poll() (v Vesicle, ok bool, err error) {
 // caller holds mu, so that no credit follows the end of the call.
 func (s *Stream) grantTaken() {
 	s.link.control(wire.Header{Kind: wire.KindCredit, Call: s.id, Value: uint32(s.taken)}, "")
-	_ = s.hold(-s.taken) // only more can be too much
+	taken := s.taken
 	s.taken = 0
+	_ = s.hold(-taken) // only more can be too much
 }
 
 // settle gives the client's slot back, or gives the call up if it still runs.

@@ -1,0 +1,152 @@
+package cell
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/wire"
+)
+
+// partTimeout is how long a request that has come in part may wait for more.
+const partTimeout = 30 * time.Second
+
+// partials are the requests of a link that have come in part. The reader adds
+// to them; the reaper drops those of which no more comes.
+type partials struct {
+	n atomic.Int32 // of calls: a reader of whole requests takes no lock
+
+	mu    sync.Mutex // guards all below, and the Calls in it
+	calls map[uint32]*Call
+}
+
+// has reports whether the request of a call has come in part.
+func (p *partials) has(id uint32) bool {
+	if p.n.Load() == 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.calls[id] != nil
+}
+
+// set adds a request, or removes one if c is nil. The caller holds mu.
+func (p *partials) set(id uint32, c *Call) {
+	if c == nil {
+		delete(p.calls, id)
+	} else {
+		p.calls[id] = c
+	}
+	p.n.Store(int32(len(p.calls)))
+}
+
+// clear removes and returns all.
+func (p *partials) clear() map[uint32]*Call {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.calls
+	p.calls = make(map[uint32]*Call)
+	p.n.Store(0)
+	return all
+}
+
+// beginPart takes the first part of a request, or refuses the call.
+func (l *inLink) beginPart(c *Call, body []byte) {
+	if e := l.extend(c, body, partCost); e != nil {
+		id := c.id
+		c.recycle()
+		l.refuse(id, e)
+		return
+	}
+	due := c.partDue
+	l.parts.mu.Lock()
+	l.parts.set(c.id, c)
+	l.parts.mu.Unlock()
+	l.m.reaper.lower(&l.next, due)
+}
+
+// requestPart takes one more fragment of a request, or its cancellation, and
+// reports whether the frame belongs to one that has come in part.
+func (l *inLink) requestPart(h wire.Header, body []byte) (bool, error) {
+	p := &l.parts
+	p.mu.Lock()
+	c := p.calls[h.Call]
+	if c == nil {
+		p.mu.Unlock()
+		return false, nil
+	}
+	var e *sdk.Error
+	switch h.Kind {
+	case wire.KindFragment:
+		e = l.extend(c, body, 0)
+	case wire.KindCancel:
+		e = sdk.Errorf(sdk.CodeCancelled, "cancelled by the caller")
+	default:
+		p.mu.Unlock()
+		return true, fmt.Errorf("%s inside the request of call %d", h.Kind, h.Call)
+	}
+	whole := h.Flags&wire.FlagMore == 0
+	if e != nil || whole {
+		p.set(h.Call, nil)
+	}
+	p.mu.Unlock()
+	if e != nil {
+		c.recycle()
+		l.refuse(h.Call, e)
+	} else if whole {
+		c.request = Vesicle{b: c.long}
+		l.start(c)
+	}
+	return true, nil
+}
+
+// extend adds body to a request, which costs so much more than its length.
+func (l *inLink) extend(c *Call, body []byte, cost int) *sdk.Error {
+	switch {
+	case len(c.long)+len(body) > l.m.maxMessage:
+		return sdk.Errorf(sdk.CodeTooLarge, "receive request of more than %d bytes", l.m.maxMessage)
+	case l.held.Load()+int64(len(body)) > maxBudget:
+		return sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d bytes of requests are in flight", l.m.welcome.Cell, l.held.Load())
+	}
+	cost += len(body)
+	if e := l.m.room.take(l.peer.Node, cost); e != nil {
+		return e
+	}
+	c.roomed += cost
+	c.long = appendTight(c.long, body)
+	c.partDue = l.r.now + int64(partTimeout)
+	l.hold(c, len(body))
+	return nil
+}
+
+// expire is the reaper's: it refuses the requests of which no more has come
+// for long, or whose time is over, and returns when to look again.
+func (l *inLink) expire(now int64) int64 {
+	next := int64(noNext)
+	if l.parts.n.Load() == 0 {
+		return next
+	}
+	var late []*Call
+	l.parts.mu.Lock()
+	for id, c := range l.parts.calls {
+		due := c.partDue
+		if c.ctx.deadline != 0 {
+			due = min(due, c.ctx.deadline)
+		}
+		if due > now {
+			next = min(next, due)
+			continue
+		}
+		late = append(late, c)
+		l.parts.set(id, nil)
+	}
+	l.parts.mu.Unlock()
+	for _, c := range late { // its id is not free before it is refused
+		id, got := c.id, len(c.long)
+		c.recycle()
+		l.refuse(id, sdk.Errorf(sdk.CodeDeadline, "receive request: no more than %d bytes of it came in time", got))
+	}
+	return next
+}
