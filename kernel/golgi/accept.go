@@ -37,13 +37,17 @@ func (g *Golgi) ServeLinks(ln net.Listener, d Door) error {
 			return fmt.Errorf("accept links: %w", err)
 		}
 		from := sourceOf(conn, d)
-		if !g.gate.enter(g.ctx, from) {
+		v, out := g.gate.enter(g.ctx, from, conn)
+		if v == nil {
 			conn.Close()
-			g.refused.warn(g.opt.Log, "too many connections wait at the door", "from", from)
 			continue
 		}
+		if out != nil {
+			out.conn.Close()
+			g.refused.warn(g.opt.Log, "too many connections wait at the door: the oldest made room", "of", out.from, "for", from)
+		}
 		g.wg.Go(func() {
-			defer g.gate.leave(from)
+			defer g.gate.leave(v)
 			defer conn.Close()
 			defer context.AfterFunc(g.ctx, func() { conn.Close() })() // nobody holds up our end
 			if err := g.accept(conn, d); err != nil {

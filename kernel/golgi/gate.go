@@ -1,78 +1,129 @@
 package golgi
 
 import (
+	"container/list"
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
 
-// maxFrom bounds the connections without a link header from one address.
-const maxFrom = 64
+// Limits of connections without a link header.
+const (
+	maxFrom      = 64             // from one address
+	maxStrangers = 4 * maxPending // from all
+)
 
 // A gate counts connections that have not said what they want. On this
-// machine all are of one user and wait for each other; of strangers, those
-// that are too many are turned away, each address by itself, so that nobody
-// can keep others out.
+// machine all are of one user and wait for each other. Of strangers the newest
+// may always say it: where there are too many, the oldest makes room, that of
+// its own address or, when all places are taken, of the one that has most. So
+// who says it at once is heard, unless somebody at his own address, or at as
+// many others as there are places, opens them faster than that.
 type gate struct {
-	mu    sync.Mutex // guards all below
-	from  map[string]int
-	total int
-	freed chan struct{} // closed and replaced by a leave that makes room
+	mu        sync.Mutex // guards all below
+	from      map[string]int
+	strangers list.List     // of *visitor, the oldest first
+	freed     chan struct{} // closed and replaced by a leave that makes room
+}
+
+// A visitor is a connection at the gate.
+type visitor struct {
+	from string
+	conn net.Conn
+	at   *list.Element // nil of one from here, and of one that was counted out
 }
 
 // here is where connections on this machine come from.
 const here = "this machine"
 
+// sourceOf returns what a connection counts for: an IPv4 address, an IPv6
+// network as one customer gets it, or what the transport calls it.
 func sourceOf(conn net.Conn, d Door) string {
 	if d.Name == "" {
 		return here
 	}
-	if host, _, err := net.SplitHostPort(conn.RemoteAddr().String()); err == nil {
-		return host
+	text := conn.RemoteAddr().String()
+	if host, _, err := net.SplitHostPort(text); err == nil {
+		text = host
 	}
-	return conn.RemoteAddr().String()
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return text
+	}
+	if ip = ip.Unmap().WithZone(""); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 56).Masked().String()
 }
 
-// enter counts a connection, or reports that it has to go.
-func (g *gate) enter(ctx context.Context, from string) bool {
+// enter counts a connection, and returns who made room for it, to be closed.
+// It returns no visitor when ctx is done.
+func (g *gate) enter(ctx context.Context, from string, conn net.Conn) (v, out *visitor) {
+	v = &visitor{from: from, conn: conn}
 	for {
 		g.mu.Lock()
 		if g.from == nil {
 			g.from, g.freed = make(map[string]int), make(chan struct{})
 		}
-		limit := maxFrom
-		if from == here {
-			limit = maxPending
+		if from != here {
+			out = g.room(from)
+			v.at = g.strangers.PushBack(v)
 		}
-		if g.from[from] < limit && (from == here || g.total < 4*maxPending) {
+		if from != here || g.from[from] < maxPending {
 			g.from[from]++
-			g.total++
 			g.mu.Unlock()
-			return true
+			return v, out
 		}
 		freed := g.freed
 		g.mu.Unlock()
-		if from != here {
-			return false
-		}
 		select {
 		case <-freed:
 		case <-ctx.Done():
-			return false
+			return nil, nil
 		}
 	}
 }
 
-func (g *gate) leave(from string) {
+// room counts out who has to make room for one more stranger, if anybody has
+// to. The caller holds mu.
+func (g *gate) room(from string) (out *visitor) {
+	full := g.from[from] >= maxFrom
+	if !full && g.strangers.Len() < maxStrangers {
+		return nil
+	}
+	for e := g.strangers.Front(); e != nil; e = e.Next() {
+		v := e.Value.(*visitor)
+		if full && v.from == from || !full && (out == nil || g.from[v.from] > g.from[out.from]) {
+			if out = v; full {
+				break
+			}
+		}
+	}
+	g.uncount(out)
+	return out
+}
+
+// uncount takes a visitor out of what is counted. The caller holds mu.
+func (g *gate) uncount(v *visitor) {
+	if v.at != nil {
+		g.strangers.Remove(v.at)
+		v.at = nil
+	} else if v.from != here {
+		return // it made room
+	}
+	if g.from[v.from]--; g.from[v.from] == 0 {
+		delete(g.from, v.from)
+	}
+}
+
+func (g *gate) leave(v *visitor) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.total--
-	if g.from[from]--; g.from[from] == 0 {
-		delete(g.from, from)
-	}
-	if from == here {
+	g.uncount(v)
+	if v.from == here {
 		close(g.freed)
 		g.freed = make(chan struct{})
 	}
