@@ -78,7 +78,29 @@ func (g *Golgi) accept(conn net.Conn, d Door) error {
 		g.answer(conn, sdk.CodeDenied, "refused")
 		return err
 	}
+	if err := verifyProof(d, mesh, h); err != nil {
+		g.answer(conn, sdk.CodeDenied, err.Error())
+		return err
+	}
 	return g.acceptLink(conn, d, mesh, h, sent)
+}
+
+// verifyProof makes sure that a link from another machine is of the node that
+// its header names: whom it is charged to, and who is denied. A member that
+// may be told why has sealed the header.
+func verifyProof(d Door, mesh *identity.Mesh, h wire.LinkHeader) error {
+	if d.Name == "" {
+		return nil
+	}
+	node, err := sdk.ParseNodeID(h.Node)
+	if err != nil {
+		return sdk.Errorf(sdk.CodeDenied, "verify link header: it names no node")
+	}
+	statement, err := h.Statement()
+	if err != nil {
+		return err
+	}
+	return mesh.VerifyLink(node, statement, h.Proof)
 }
 
 // meshOf returns the mesh of links that come in by a door.
@@ -167,12 +189,13 @@ func (g *Golgi) answer(conn net.Conn, code sdk.Code, text string) {
 // admit decides about a link and counts it. The caller holds mu.
 func (g *Golgi) admit(h wire.LinkHeader, d Door, mesh *identity.Mesh) (*seat, *channel.Link, *sdk.Error) {
 	local := d.Name == "" && h.Node == g.opt.Run
-	wanted, _, exact := strings.Cut(h.Wanted, "#")
+	// An endpoint is "worker#2@7", or of the kernel itself "golgi@0".
+	exact := strings.ContainsAny(h.Wanted, "#@")
 	var s *seat
 	if exact && local {
 		s = g.byEndpoint(h.Wanted)
-	} else if !exact && g.reachable(sdk.CellName(wanted), d) {
-		s = g.leastLinked(sdk.CellName(wanted))
+	} else if !exact && g.reachable(sdk.CellName(h.Wanted), d) {
+		s = g.leastLinked(sdk.CellName(h.Wanted))
 	}
 	if s == nil || !local && !s.canEncrypt() {
 		return nil, nil, sdk.Errorf(sdk.CodeUnavailable, "route to %.80q: no replica is ready", h.Wanted)
@@ -200,7 +223,8 @@ func (g *Golgi) admit(h wire.LinkHeader, d Door, mesh *identity.Mesh) (*seat, *c
 }
 
 // admitForeign decides about a link from another kernel, which has proved to
-// be of the mesh; who it is will be proved by its certificate. The caller holds mu.
+// be of the mesh and, but through a junction, which node it is; which cell it is
+// will be proved by its certificate. The caller holds mu.
 func (g *Golgi) admitForeign(h wire.LinkHeader, s *seat, mesh *identity.Mesh) (*link, *sdk.Error) {
 	node, err := sdk.ParseNodeID(h.Node)
 	if err != nil {

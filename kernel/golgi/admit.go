@@ -15,7 +15,7 @@ import (
 type foreign struct {
 	mesh     *identity.Mesh
 	node     sdk.NodeID   // empty until it is proved where only an address was known
-	claimed  sdk.NodeID   // of a link that came in: who the header says it is from
+	claimed  sdk.NodeID   // of a link that came in: who its header is from
 	cell     sdk.CellName // who calls, or who was called
 	peers    []sdk.NodeID // who may answer; none is every member
 	addr     sdk.Addr     // that was dialled

@@ -195,6 +195,9 @@ func (g *Golgi) knock(conn net.Conn, r *route) error {
 		return fmt.Errorf("transport %q: its connections have no descriptor", r.addrs[0].Scheme)
 	}
 	r.header = wire.LinkHeader{ID: r.id, Node: r.node, Cell: string(r.from.id.Cell), Wanted: r.wanted, Binding: binding(conn)}
+	if err := r.prove(g.opt.Self); err != nil {
+		return err
+	}
 	var err error
 	if r.sent, err = wire.AppendLinkHeader(nil, r.header, r.mesh.LinkKey()); err != nil {
 		return err
@@ -213,6 +216,20 @@ func (g *Golgi) knock(conn net.Conn, r *route) error {
 		return readRefusal(conn, sdk.Code(code[0]))
 	}
 	return conn.SetDeadline(time.Time{})
+}
+
+// prove signs the header of a link to another node. On one machine, and through
+// junctions, nodes are of one user.
+func (r *route) prove(self *identity.Identity) error {
+	if r.link.Local || r.to.dir != "" {
+		return nil
+	}
+	statement, err := r.header.Statement()
+	if err != nil {
+		return err
+	}
+	r.header.Proof = r.mesh.ProveLink(self, statement)
+	return nil
 }
 
 func readRefusal(conn net.Conn, code sdk.Code) error {

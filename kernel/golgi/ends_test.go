@@ -147,10 +147,7 @@ func TestNamesThatAreNotProvedAreNotCounted(t *testing.T) {
 	a, b := newFarRig(t, mesh), newFarRig(t, mesh)
 	b.offer("store", golgi.Routes{})
 	for _, name := range []string{"ghost", "no name\n"} {
-		header, err := wire.AppendLinkHeader(nil, wire.LinkHeader{ID: 1, Node: string(a.self.Node()), Cell: name, Wanted: "store"}, mesh.LinkKey())
-		if err != nil {
-			t.Fatal(err)
-		}
+		header := headerOf(t, mesh, a.self, wire.LinkHeader{ID: 1, Node: string(a.self.Node()), Cell: name, Wanted: "store"})
 		c, err := net.Dial("tcp", hostOf(b))
 		if err != nil {
 			t.Fatal(err)

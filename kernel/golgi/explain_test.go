@@ -66,9 +66,11 @@ func TestExplainTriesEveryAddress(t *testing.T) {
 }
 
 // cli attaches the kernel itself as a caller.
-func (f *farRig) cli() *cell.Membrane {
+func (f *farRig) cli() *cell.Membrane { return f.kernelAs(sdk.CLIName) }
+
+func (f *farRig) kernelAs(name sdk.CellName) *cell.Membrane {
 	f.t.Helper()
-	file, err := f.g.AttachSelf(sdk.CLIName)
+	file, err := f.g.AttachSelf(name)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -21,10 +21,7 @@ func TestWhoStopsInMidHandshakeIsFreed(t *testing.T) {
 	mesh := identity.NewMesh()
 	a, b := newFarRig(t, mesh), newFarRig(t, mesh)
 	b.offer("store", golgi.Routes{})
-	header, err := wire.AppendLinkHeader(nil, wire.LinkHeader{ID: 1, Node: string(a.self.Node()), Cell: "shop", Wanted: "store"}, mesh.LinkKey())
-	if err != nil {
-		t.Fatal(err)
-	}
+	header := headerOf(t, mesh, a.self, wire.LinkHeader{ID: 1, Node: string(a.self.Node()), Cell: "shop", Wanted: "store"})
 	c, err := net.Dial("tcp", hostOf(b))
 	if err != nil {
 		t.Fatal(err)

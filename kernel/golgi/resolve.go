@@ -293,9 +293,10 @@ func (g *Golgi) mayCall(l *link, cell sdk.CellName) bool {
 	return l.foreign != nil && allow[string(l.foreign.node)]
 }
 
-// byEndpoint finds the process behind "worker#2@7". The caller holds mu.
+// byEndpoint finds the process behind "worker#2@7", or this kernel behind
+// "golgi@0". The caller holds mu.
 func (g *Golgi) byEndpoint(endpoint string) *seat {
-	cell, _, _ := strings.Cut(endpoint, "#")
+	cell := endpoint[:max(0, strings.IndexAny(endpoint, "#@"))]
 	for s := range g.byName[sdk.CellName(cell)] {
 		if s.endpoint() == endpoint {
 			return s

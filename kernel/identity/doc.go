@@ -27,7 +27,7 @@
 // There is no function that signs what a caller chose. Each kind of statement
 // has its own, and a domain string in front of what is signed, so no statement
 // can be read as another kind: cell certificates ([Mesh.CertifyCell]),
-// announcements ([Mesh.Announce]), proofs in a join ([Join], [Inviter]).
+// announcements ([Mesh.Announce]), link headers ([Mesh.ProveLink]), proofs in a join ([Join], [Inviter]).
 // Certificates for transports ([Identity.CertifyTransport]) are X.509, whose
 // signed part begins with a byte that no domain string has.
 //

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/channel"
 	"github.com/cellkernel/cellkernel/sdk/synapse"
 )
@@ -40,9 +41,10 @@ func (m *Membrane) accept(info channel.Link, f *os.File) {
 		return
 	}
 	m.mu.Lock()
-	ok := m.why == nil && m.securing < maxSecuring
+	ok := m.why == nil && m.securing < maxSecuring && m.securingOf[info.Node] < maxSecuringNode
 	if ok {
 		m.securing++
+		m.securingOf[info.Node]++
 	}
 	m.mu.Unlock()
 	if !ok {
@@ -53,15 +55,23 @@ func (m *Membrane) accept(info channel.Link, f *os.File) {
 	m.wg.Go(func() { m.serveForeign(l) })
 }
 
+// secured is told when a handshake has ended, one way or the other.
+func (m *Membrane) secured(node sdk.NodeID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.securing--
+	if m.securingOf[node]--; m.securingOf[node] == 0 {
+		delete(m.securingOf, node)
+	}
+}
+
 // serveForeign secures a link and serves it.
 func (m *Membrane) serveForeign(l *inLink) {
 	err := m.watch(l.link)
 	if err == nil {
 		err = l.secure()
 	}
-	m.mu.Lock()
-	m.securing--
-	m.mu.Unlock()
+	m.secured(l.info.Node)
 	if err != nil {
 		m.unwatch(l.link)
 		l.abandon(err)

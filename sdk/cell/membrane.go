@@ -57,19 +57,20 @@ type Membrane struct {
 	wg        sync.WaitGroup
 	closeOnce func() error
 
-	mu       sync.Mutex // guards all below, and table and methods until ready
-	ready    bool
-	why      *sdk.Error // why closed is closed
-	drainSet bool
-	synapses map[sdk.CellName]*Synapse
-	in       map[uint64]*inLink
-	outlived map[*inLink]struct{} // links that have ended, whose handlers go on
-	foreign  map[uint64]*link     // links that are not local, from their handshake on
-	securing int                  // of those to serve, whose handshake is under way
-	asked    map[uint64]chan channel.Message
-	dials    map[uint64]chan dialled
-	dialID   uint64
-	timers   map[*time.Timer]struct{}
+	mu         sync.Mutex // guards all below, and table and methods until ready
+	ready      bool
+	why        *sdk.Error // why closed is closed
+	drainSet   bool
+	synapses   map[sdk.CellName]*Synapse
+	in         map[uint64]*inLink
+	outlived   map[*inLink]struct{} // links that have ended, whose handlers go on
+	foreign    map[uint64]*link     // links that are not local, from their handshake on
+	securing   int                  // of those to serve, whose handshake is under way
+	securingOf map[sdk.NodeID]int   // the same by node
+	asked      map[uint64]chan channel.Message
+	dials      map[uint64]chan dialled
+	dialID     uint64
+	timers     map[*time.Timer]struct{}
 }
 
 // dialled is the kernel's answer to a dial.
@@ -126,6 +127,7 @@ func newMembrane(ch *channel.Conn, key *synapse.Key, w channel.Welcome) *Membran
 		foreign: make(map[uint64]*link), asked: make(map[uint64]chan channel.Message),
 		dials: make(map[uint64]chan dialled), timers: make(map[*time.Timer]struct{}),
 	}
+	m.securingOf = make(map[sdk.NodeID]int)
 	m.room = newLongRoom(m.maxMessage)
 	m.account.m, m.account.leases = m, make(map[sdk.NodeID]*allowance)
 	m.life, m.die = context.WithCancel(context.Background())

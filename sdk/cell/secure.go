@@ -11,8 +11,11 @@ import (
 )
 
 // maxSecuring bounds handshakes of links to serve that are under way: each
-// takes at most [synapse.Budget].
-const maxSecuring = 256
+// takes at most [synapse.Budget]. Those of one node leave room for others.
+const (
+	maxSecuring     = 256
+	maxSecuringNode = 64
+)
 
 // secure runs the handshake of a link that is not local, before anything else
 // is sent or read. It blocks; a local link is ready at once.

@@ -18,6 +18,7 @@ import (
 //	u8   length, bytes: dialling node
 //	u8   length, bytes: dialling cell
 //	u8   length, bytes: wanted cell
+//	64   the proof, if there is one
 //	32   HMAC-SHA-256 under the mesh's link key over all bytes before it,
 //	     then the 32 bytes of the transport's channel binding (zero without)
 //
@@ -25,8 +26,15 @@ import (
 type LinkHeader struct {
 	ID                 uint64
 	Node, Cell, Wanted string
-	Binding            [32]byte // not sent: both sides know it
+	// Proof says that the header is of the node it names, to those who know how
+	// it was made from [LinkHeader.Statement]: it is of kernels, and of
+	// [ProofLen] bytes or none.
+	Proof   []byte
+	Binding [32]byte // not sent: both sides know it
 }
+
+// ProofLen is the length of the proof in a link header, in bytes.
+const ProofLen = 64
 
 // MaxLinkHeader is the length of the longest link header, in bytes.
 const MaxLinkHeader = 512
@@ -40,17 +48,38 @@ const (
 // AppendLinkHeader appends h, sealed under key.
 func AppendLinkHeader(b []byte, h LinkHeader, key []byte) ([]byte, error) {
 	start := len(b)
-	b = append(b, 0, 0, Major, 0)
-	b = binary.LittleEndian.AppendUint64(b, h.ID)
-	for _, s := range [...]string{h.Node, h.Cell, h.Wanted} {
-		if len(s) > maxName {
-			return b[:start], fmt.Errorf("encode link header: name of %d bytes: at most %d", len(s), maxName)
-		}
-		b = append(b, byte(len(s)))
-		b = append(b, s...)
+	b, err := h.appendFields(append(b, 0, 0))
+	if err != nil {
+		return b[:start], err
 	}
+	if len(h.Proof) != 0 && len(h.Proof) != ProofLen {
+		return b[:start], fmt.Errorf("encode link header: proof of %d bytes: want %d", len(h.Proof), ProofLen)
+	}
+	b = append(b, h.Proof...)
 	binary.LittleEndian.PutUint16(b[start:], uint16(len(b)-start-2+sha256.Size))
 	return append(b, linkMAC(b[start:], h.Binding, key)...), nil
+}
+
+// appendFields appends what is between the length and the proof.
+func (h *LinkHeader) appendFields(b []byte) ([]byte, error) {
+	b = binary.LittleEndian.AppendUint64(append(b, Major, 0), h.ID)
+	for _, s := range [...]string{h.Node, h.Cell, h.Wanted} {
+		if len(s) > maxName {
+			return b, fmt.Errorf("encode link header: name of %d bytes: at most %d", len(s), maxName)
+		}
+		b = append(append(b, byte(len(s))), s...)
+	}
+	return b, nil
+}
+
+// Statement is what a proof is about: the fields of h as they are sent, without
+// the length before them, and the channel binding.
+func (h LinkHeader) Statement() ([]byte, error) {
+	b, err := h.appendFields(nil)
+	if err != nil {
+		return nil, err
+	}
+	return append(b, h.Binding[:]...), nil
 }
 
 func linkMAC(msg []byte, binding [32]byte, key []byte) []byte {
@@ -60,7 +89,8 @@ func linkMAC(msg []byte, binding [32]byte, key []byte) []byte {
 	return m.Sum(nil)
 }
 
-var errLinkHeader = errors.New("parse link header: malformed")
+// errLinkHeader is every flaw: before the seal fits nobody can tell which.
+var errLinkHeader = errors.New("parse link header: malformed, or sealed with another mesh's secret or for another connection")
 
 // LinkHeaderLen returns how many bytes follow the first two of a link header.
 func LinkHeaderLen(first [2]byte) (int, error) {
@@ -96,7 +126,11 @@ func ParseLinkHeader(b []byte, binding [32]byte, key []byte) (LinkHeader, error)
 		}
 		*s, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
 	}
-	if len(rest) != 0 {
+	switch len(rest) {
+	case 0:
+	case ProofLen:
+		h.Proof = append([]byte(nil), rest...)
+	default:
 		return LinkHeader{}, errLinkHeader
 	}
 	return h, nil

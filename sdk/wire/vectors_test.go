@@ -164,7 +164,7 @@ func vectorKey() []byte {
 func decodeLink(b []byte) (string, error) {
 	for _, binding := range [][32]byte{{}, {0xcb, 1}} {
 		if h, err := wire.ParseLinkHeader(b, binding, vectorKey()); err == nil {
-			return fmt.Sprintf("id=%d node=%q cell=%q wanted=%q binding=%x", h.ID, h.Node, h.Cell, h.Wanted, bytes.TrimRight(h.Binding[:], "\x00")), nil
+			return fmt.Sprintf("id=%d node=%q cell=%q wanted=%q proof=%x binding=%x", h.ID, h.Node, h.Cell, h.Wanted, h.Proof, bytes.TrimRight(h.Binding[:], "\x00")), nil
 		}
 	}
 	_, err := wire.ParseLinkHeader(b, [32]byte{}, vectorKey())
@@ -175,6 +175,7 @@ func encodeLink(text string) ([]byte, error) {
 	var h wire.LinkHeader
 	var binding []byte
 	text, hexBinding, _ := strings.Cut(text, " binding=")
+	text, hexProof, _ := strings.Cut(text, " proof=")
 	if _, err := fmt.Sscanf(text, "id=%d node=%q cell=%q wanted=%q", &h.ID, &h.Node, &h.Cell, &h.Wanted); err != nil {
 		return nil, err
 	}
@@ -183,6 +184,9 @@ func encodeLink(text string) ([]byte, error) {
 		return nil, err
 	}
 	copy(h.Binding[:], binding)
+	if h.Proof, err = hex.DecodeString(hexProof); err != nil {
+		return nil, err
+	}
 	return wire.AppendLinkHeader(nil, h, vectorKey())
 }
 

@@ -306,6 +306,9 @@ func TestLinkHeadersComeBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringN(-1, -1, 128)
 		want := wire.LinkHeader{ID: rapid.Uint64().Draw(t, "id"), Node: name.Draw(t, "node"), Cell: name.Draw(t, "cell"), Wanted: name.Draw(t, "wanted")}
+		if rapid.Bool().Draw(t, "proved") {
+			want.Proof = rapid.SliceOfN(rapid.Byte(), wire.ProofLen, wire.ProofLen).Draw(t, "proof")
+		}
 		copy(want.Binding[:], rapid.SliceOfN(rapid.Byte(), 0, 32).Draw(t, "binding"))
 		b, err := wire.AppendLinkHeader([]byte{9}, want, linkKey)
 		if err != nil || b[0] != 9 {
@@ -316,7 +319,7 @@ func TestLinkHeadersComeBack(t *testing.T) {
 		if err != nil || n != len(b)-2 {
 			t.Fatalf("length %d of %d bytes, %v", n, len(b), err)
 		}
-		if got, err := wire.ParseLinkHeader(b, want.Binding, linkKey); err != nil || got != want {
+		if got, err := wire.ParseLinkHeader(b, want.Binding, linkKey); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%+v came back as %+v, %v", want, got, err)
 		}
 		flip := bytes.Clone(b)
@@ -351,6 +354,9 @@ func TestFlawsOfLinkHeadersLookAlike(t *testing.T) {
 	}
 	if _, err := wire.AppendLinkHeader(nil, wire.LinkHeader{Node: strings.Repeat("n", 129)}, linkKey); err == nil {
 		t.Error("a name of 129 bytes was encoded")
+	}
+	if _, err := wire.AppendLinkHeader(nil, wire.LinkHeader{Proof: make([]byte, 63)}, linkKey); err == nil {
+		t.Error("a proof of 63 bytes was encoded")
 	}
 	for _, first := range [][2]byte{{0, 0}, {44, 0}, {0xff, 1}, {0xff, 0xff}} {
 		if n, err := wire.LinkHeaderLen(first); err == nil {
