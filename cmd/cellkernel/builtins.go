@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
+	"strings"
 
+	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/plugins/billing-cgroup/cgroupbilling"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthouse"
 	"github.com/cellkernel/cellkernel/plugins/discovery-lighthouse/lighthousediscovery"
@@ -32,6 +35,37 @@ func builtins() map[string]plugin.Plugin {
 		"billing-cgroup":       cgroupbilling.Plugin(),
 		"billing-mem":          memplugin.Billing(),
 	}
+}
+
+// sectionChecks returns what each bundled plugin finds wrong with its section
+// of a genome.
+func sectionChecks() map[string]func(map[string]any) []genome.Problem {
+	checks := map[string]func(map[string]any) []genome.Problem{}
+	for name, p := range builtins() {
+		checks[name] = func(section map[string]any) []genome.Problem { return sectionProblems(p.Check(section)) }
+	}
+	return checks
+}
+
+// sectionProblems finds the keys in the error of a plugin's check. An element
+// of an array is where the array is.
+func sectionProblems(err error) []genome.Problem {
+	var key *plugin.KeyError
+	var many interface{ Unwrap() []error }
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &many):
+		var list []genome.Problem
+		for _, one := range many.Unwrap() {
+			list = append(list, sectionProblems(one)...)
+		}
+		return list
+	case errors.As(err, &key):
+		path, _, _ := strings.Cut(key.Key, "[")
+		return []genome.Problem{{Key: strings.Split(path, "."), Text: key.Text, Hint: key.Hint, Name: key.Unknown()}}
+	}
+	return []genome.Problem{{Text: err.Error()}}
 }
 
 // listenLighthouse opens the server that discovery-lighthouse asks.

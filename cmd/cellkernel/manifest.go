@@ -108,7 +108,7 @@ func relative(path string) string {
 
 // load reads the manifest of p.
 func load(p admin.Plan) (*genome.Genome, *config.Origins, error) {
-	src := config.Sources{File: relative(p.File), Environ: p.Environ, Sets: p.Sets}
+	src := config.Sources{File: relative(p.File), Environ: p.Environ, Sets: p.Sets, Bundled: sectionChecks()}
 	for _, o := range p.Overlays {
 		src.Overlays = append(src.Overlays, relative(o))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,6 +75,9 @@ func (s Spec) source() string {
 func (k key) label() string { return fmt.Sprintf("%s(%s)", k.kind, k.name) }
 
 func (u *unit) label() string { return u.key.label() }
+
+// unlabelled is the text of an error that goes behind the label, once.
+func (u *unit) unlabelled(text string) string { return strings.TrimPrefix(text, u.label()+": ") }
 
 // Status returns a copy.
 func (u *unit) Status() Status {
@@ -287,7 +291,7 @@ func (u *unit) get(ctx context.Context) (*generation, error) {
 		u.mu.Unlock()
 		switch status.State {
 		case StateFailed:
-			return nil, sdk.Errorf(sdk.CodeUnavailable, "%s: the plugin failed: %s; `cellkernel plugin restart %s-%s` tries again", u.label(), status.LastError, u.key.kind, u.key.name)
+			return nil, sdk.Errorf(sdk.CodeUnavailable, "%s: the plugin failed: %s; `cellkernel plugin restart %s-%s` tries again", u.label(), u.unlabelled(status.LastError), u.key.kind, u.key.name)
 		case StateStopped:
 			return nil, u.ending()
 		}
@@ -377,7 +381,7 @@ func (u *unit) outcome(ctx context.Context, decided func() bool) error {
 		case status.State == StateStopped:
 			return u.ending()
 		case ok:
-			return sdk.Errorf(sdk.CodeUnavailable, "%s: %s: %s", u.label(), status.State, status.LastError)
+			return sdk.Errorf(sdk.CodeUnavailable, "%s: %s: %s", u.label(), status.State, u.unlabelled(status.LastError))
 		}
 		select {
 		case <-changed:

@@ -33,6 +33,10 @@ type Sources struct {
 	Overlays []string // paths of overlay files
 	Environ  []string // NAME=value, as of os.Environ; only CELLKERNEL_* is looked at
 	Sets     []string // values of --set: key=value
+	// Bundled are the plugins that need no path, by "kind-name", each with what
+	// it finds wrong with its section, keys below that; nil: nobody knows them,
+	// and nothing is said about plugins.
+	Bundled map[string]func(section map[string]any) []genome.Problem
 }
 
 // Load reads everything src names. The error, if any, is of type [Errors].
@@ -264,11 +268,14 @@ const delimiter = "\x00"
 // where the values were written.
 func (l *loader) validate(g *genome.Genome, origins *Origins) {
 	l.checkDirs(g, origins)
-	problems := slices.DeleteFunc(g.Validate(), l.explained)
+	problems := slices.DeleteFunc(append(g.Validate(), l.pluginProblems(g)...), l.explained)
 	for _, p := range problems {
 		ly, at := origins.find(p.Key)
 		if ly == nil {
 			ly = l.root
+		}
+		if p.Name {
+			at = ly.find(p.Key).key
 		}
 		l.report(ly, at, p.Key, p.Text, p.Hint)
 	}

@@ -397,3 +397,30 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// Plugins are looked for before anything is started, if the bundled ones are known.
+func TestPluginsThatAreNotThere(t *testing.T) {
+	dir := files(t, map[string]string{"genome.toml": `
+[golgi]
+transports = ["uds", "qiuc", "./nothing"]
+discovery = ["office"]
+ledger = "jsn"
+[plugins.transport-uds]
+baklog = 1
+[plugins.discovery-office]
+use = "multcast"
+`})
+	t.Chdir(dir)
+	backlog := func(map[string]any) []genome.Problem {
+		return []genome.Problem{{Key: []string{"baklog"}, Text: "unknown key", Hint: "backlog", Name: true}}
+	}
+	src := config.Sources{Bundled: map[string]func(map[string]any) []genome.Problem{
+		"transport-uds": backlog, "transport-quic": nil, "discovery-multicast": nil, "ledger-json": nil, "billing-cgroup": nil,
+	}}
+	wantErrors(t, src,
+		`genome.toml:3:14: golgi.transports: no transport "qiuc": want quic, uds or the path of an executable (did you mean "quic"?)`,
+		`genome.toml:3:14: golgi.transports: no executable `+filepath.Join(dir, "nothing"),
+		`genome.toml:5:10: golgi.ledger: no ledger "jsn": want json or the path of an executable (did you mean "json"?)`,
+		`genome.toml:7:1: plugins.transport-uds.baklog: unknown key (did you mean "backlog"?)`,
+		`genome.toml:9:7: plugins.discovery-office.use: no discovery "multcast": want multicast or the path of an executable (did you mean "multicast"?)`)
+}

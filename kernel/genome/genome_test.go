@@ -157,9 +157,10 @@ func TestValidate(t *testing.T) {
 			delete(g.Cells, "b")
 		}},
 		{`golgi.listen: want host:port, got "9000"`, func(g *genome.Genome) { g.Golgi.Listen = "9000" }},
-		{`golgi.transports: want at least one`, func(g *genome.Genome) { g.Golgi.Transports = nil }},
+		{`golgi.transports: "uds" is missing`, func(g *genome.Genome) { g.Golgi.Transports = nil }},
+		{`golgi.transports: "uds" is missing`, func(g *genome.Genome) { g.Golgi.Transports = []string{"quic"} }},
 		{`golgi.transports: plugins "tcp" and "/x/transport-tcp" are both called transport-tcp`, func(g *genome.Genome) {
-			g.Golgi.Transports = []string{"tcp", "/x/transport-tcp"}
+			g.Golgi.Transports = []string{"uds", "tcp", "/x/transport-tcp"}
 		}},
 		{`kernel.metrics: want host:port`, func(g *genome.Genome) { g.Kernel.Metrics = "x" }},
 		{`workspace.main: cell "a" has 2 replicas`, func(g *genome.Genome) { g.Workspace.Main, g.Cells["a"].Replicas = "a", 2 }},

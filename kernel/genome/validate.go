@@ -35,6 +35,7 @@ type Problem struct {
 	Also []string // other keys of the same table whose absence would explain it
 	Text string
 	Hint string // the nearest valid spelling, empty if there is none
+	Name bool   // the key itself is wrong, not its value
 }
 
 // String returns `key: text (did you mean "hint"?)`.
@@ -163,8 +164,8 @@ func (c *checker) golgi() {
 	g := c.g.Golgi
 	key := func(name string) []string { return []string{"golgi", name} }
 	c.check(key("listen"), checkHostPort(g.Listen))
-	if len(g.Transports) == 0 {
-		c.addf(key("transports"), "want at least one")
+	if !slices.ContainsFunc(g.Transports, func(e string) bool { return PluginName(sdk.KindTransport, e) == "uds" }) {
+		c.addf(key("transports"), "\"uds\" is missing: processes of one machine reach each other by it")
 	}
 	c.oneOf(key("balance"), g.Balance, "p2c")
 	between(c, key("links"), g.Links, 1, 64)
@@ -177,8 +178,8 @@ func (c *checker) golgi() {
 	}
 }
 
-// golgiKey is the key of golgi that lists the plugins of a kind.
-func golgiKey(kind sdk.Kind) []string {
+// GolgiKey is the key of golgi that lists the plugins of a kind.
+func GolgiKey(kind sdk.Kind) []string {
 	if kind == sdk.KindTransport {
 		return []string{"golgi", "transports"}
 	}
@@ -188,21 +189,21 @@ func golgiKey(kind sdk.Kind) []string {
 // selected checks the plugins listed for one kind.
 func (c *checker) selected(kind sdk.Kind, entries []string) {
 	if len(entries) > maxPlugins {
-		c.addf(golgiKey(kind), "at most %d, got %d", maxPlugins, len(entries))
+		c.addf(GolgiKey(kind), "at most %d, got %d", maxPlugins, len(entries))
 		return
 	}
 	seen := map[string]string{}
 	for _, e := range entries {
 		name := PluginName(kind, e)
 		if _, err := sdk.ParseCellName(name); err != nil {
-			c.addf(golgiKey(kind), "plugin %.80q: want a bundled name or the path of an executable", e)
+			c.addf(GolgiKey(kind), "plugin %.80q: want a bundled name or the path of an executable", e)
 		}
 		if other, ok := seen[name]; ok {
-			c.addf(golgiKey(kind), "plugins %q and %q are both called %s-%s", other, e, kind, name)
+			c.addf(GolgiKey(kind), "plugins %q and %q are both called %s-%s", other, e, kind, name)
 		}
 		seen[name] = e
 		if s := c.g.Plugins[string(kind)+"-"+name]; s.Use != "" && isPath(e) {
-			c.addf([]string{"plugins", string(kind) + "-" + name, "use"}, "%s names the path %q already", strings.Join(golgiKey(kind), "."), e)
+			c.addf([]string{"plugins", string(kind) + "-" + name, "use"}, "%s names the path %q already", strings.Join(GolgiKey(kind), "."), e)
 		}
 	}
 }

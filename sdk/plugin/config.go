@@ -50,6 +50,31 @@ func checkConfigType[C any]() error {
 	return nil
 }
 
+// A KeyError is one key of a plugin's section that is wrong.
+type KeyError struct {
+	Key  string // below the section: "retry.max", "servers[0].addr"
+	Text string // what is wrong with it
+	Hint string // the nearest key there is, or empty
+}
+
+// Error returns the key, what is wrong with it, and the hint.
+func (e *KeyError) Error() string {
+	text := fmt.Sprintf("key %q: %s", e.Key, e.Text)
+	if rest, ok := strings.CutPrefix(e.Text, unknown); ok {
+		text = fmt.Sprintf("unknown key %q%s", e.Key, rest)
+	}
+	if e.Hint != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", e.Hint)
+	}
+	return text
+}
+
+// Unknown reports whether there is no such key; otherwise its value is wrong.
+func (e *KeyError) Unknown() bool { return strings.HasPrefix(e.Text, unknown) }
+
+// unknown is how the Text of a KeyError begins whose key there is not.
+const unknown = "unknown key"
+
 // decodeConfig decodes raw over base, both JSON objects; raw may be empty. It
 // reports every unknown key at once, and at most one value of a wrong type.
 func decodeConfig[C any](base, raw []byte) (C, error) {
@@ -67,11 +92,7 @@ func decodeConfig[C any](base, raw []byte) (C, error) {
 	var errs []error
 	checkKeys(reflect.ValueOf(&cfg).Elem(), tree, "", &errs)
 	if len(errs) > 0 {
-		texts := make([]string, len(errs))
-		for i, err := range errs {
-			texts[i] = err.Error()
-		}
-		return cfg, errors.New(strings.Join(texts, "; "))
+		return cfg, keyErrors(errs)
 	}
 	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(&cfg); err != nil {
 		return cfg, wrongType(err)
@@ -79,10 +100,23 @@ func decodeConfig[C any](base, raw []byte) (C, error) {
 	return cfg, nil
 }
 
+// keyErrors is all that is wrong with a section, in one line.
+type keyErrors []error
+
+func (e keyErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e keyErrors) Unwrap() []error { return e }
+
 func wrongType(err error) error {
 	var te *json.UnmarshalTypeError
 	if errors.As(err, &te) {
-		return fmt.Errorf("key %q: want %s, got %s", te.Field, typeWord(te.Type), te.Value)
+		return &KeyError{Key: te.Field, Text: fmt.Sprintf("want %s, got %s", typeWord(te.Type), te.Value)}
 	}
 	return fmt.Errorf("decode configuration: %w", err)
 }
@@ -183,13 +217,15 @@ func unknownKey(at, key string, fields map[string][]int) error {
 			best, bestAt = name, d
 		}
 	}
-	if best != "" {
-		return fmt.Errorf("unknown key %q (did you mean %q?)", clip(at, 200), best)
+	e := &KeyError{Key: clip(at, 200), Text: unknown, Hint: best}
+	switch {
+	case best != "":
+	case len(fields) == 0:
+		e.Text += ": there is nothing to configure"
+	default:
+		e.Text += ": want one of " + strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
 	}
-	if len(fields) == 0 {
-		return fmt.Errorf("unknown key %q: there is nothing to configure", clip(at, 200))
-	}
-	return fmt.Errorf("unknown key %q: want one of %s", clip(at, 200), strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+	return e
 }
 
 // distance is the Levenshtein distance of a and b in bytes.

@@ -38,6 +38,7 @@ type Plugin struct {
 	name    string
 	version string
 	setup   func() // nil for none
+	check   func(config []byte) error
 	open    func(ctx context.Context, config []byte, host Host) (any, error)
 }
 
@@ -58,6 +59,17 @@ func (p Plugin) Version() string {
 		return clip(bi.Main.Version, maxVersion)
 	}
 	return "(devel)"
+}
+
+// Check reports what is wrong with a section, as opening the plugin with it
+// would, without opening it. What is wrong with one key is a [KeyError] in the
+// tree of the error.
+func (p Plugin) Check(section map[string]any) error {
+	config, err := marshalConfig(section)
+	if err != nil {
+		return err
+	}
+	return p.check(config)
 }
 
 // WithVersion returns a copy of p that reports version, at most 64 bytes.
@@ -116,15 +128,18 @@ func define[C, T any](kind Kind, name string, defaults C, open func(context.Cont
 	if err != nil {
 		panic(fmt.Sprintf("plugin: %s %q: defaults: %v", kind, name, err))
 	}
-	return Plugin{kind: kind, name: name, open: func(ctx context.Context, config []byte, host Host) (any, error) {
+	decode := func(config []byte) (C, error) {
 		cfg, err := decodeConfig[C](base, config)
+		if v, ok := any(&cfg).(interface{ Validate() error }); ok && err == nil {
+			err = v.Validate()
+		}
+		return cfg, err
+	}
+	check := func(config []byte) error { _, err := decode(config); return err }
+	return Plugin{kind: kind, name: name, check: check, open: func(ctx context.Context, config []byte, host Host) (any, error) {
+		cfg, err := decode(config)
 		if err != nil {
 			return nil, sdk.Errorf(sdk.CodeInvalid, "%v", err)
-		}
-		if v, ok := any(&cfg).(interface{ Validate() error }); ok {
-			if err := v.Validate(); err != nil {
-				return nil, sdk.Errorf(sdk.CodeInvalid, "%v", err)
-			}
 		}
 		return open(ctx, cfg, host)
 	}}
