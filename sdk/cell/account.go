@@ -163,8 +163,8 @@ func (c *linkAccount) read(l *inLink) (more int64) {
 
 // settle turns what is held into weights.
 func (a *account) settle(links []*inLink) {
-	scale := 1.0
-	if a.rates.odd { // rates are of a while ago: now they say who, not how much
+	scale := a.part() // a lease is of CPU time: who waits in its handlers uses none of it
+	if a.rates.odd {  // rates are of a while ago: now they say who, not how much
 		if worked := a.worked(links); worked > 0 {
 			scale = float64(a.heldCPU) * (1 - a.rates.own) / worked
 		}
@@ -195,13 +195,18 @@ func (c *linkAccount) settle(rate float64) (sum int64) {
 	return sum
 }
 
+// part is how much of the time in handlers was CPU time, at most all of it.
+func (a *account) part() float64 {
+	if a.held <= 0 {
+		return 1
+	}
+	return min(1, float64(a.heldCPU)/float64(a.held))
+}
+
 // reckon says what of the leases is probably used by what is not decided yet,
 // and ends the calls of those who have used up theirs.
 func (a *account) reckon(links []*inLink) {
-	part := 1.0
-	if a.held > 0 {
-		part = min(1, float64(a.heldCPU)/float64(a.held))
-	}
+	part := a.part()
 	open := make(map[*allowance]int64)
 	for _, l := range links {
 		if l.lease != nil {

@@ -287,3 +287,31 @@ func TestMethodsBeyondTheLimitAreCountedTogether(t *testing.T) {
 		return calls == uint64(len(d.Methods)) && others == 4 && methods == channel.MaxMethods+1
 	})
 }
+
+// A lease is of CPU time: forty calls that only wait for a second use next to
+// nothing of one that forty seconds would exceed by far.
+func TestWaitingUsesUpNoLease(t *testing.T) {
+	k := celltest.New(t)
+	k.Serve("work", registerEcho(func(ctx context.Context, c *cell.Call) error {
+		select {
+		case <-time.After(time.Second):
+			return echo(ctx, c)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}), celltest.Metered())
+	c := caller(k, "a", celltest.Node("far"))
+	k.Lease("work", channel.Lease{Node: "far", LimitNS: int64(5 * time.Second), ForMS: 60_000})
+	var all sync.WaitGroup
+	for range 40 {
+		all.Go(func() {
+			v, err := c.Call(t.Context(), mEcho, &raw{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			v.Release()
+		})
+	}
+	all.Wait()
+}
