@@ -43,22 +43,31 @@ func (g *Golgi) ServeLinks(ln net.Listener, d Door) error {
 			continue
 		}
 		if out != nil {
-			out.conn.Close()
+			g.turnAway(out)
 			g.refused.warn(g.opt.Log, "too many connections wait at the door: the oldest made room", "of", out.from, "for", from)
 		}
 		g.wg.Go(func() {
 			defer g.gate.leave(v)
 			defer conn.Close()
 			defer context.AfterFunc(g.ctx, func() { conn.Close() })() // nobody holds up our end
-			if err := g.accept(conn, d); err != nil {
+			if err := g.accept(v, d); err != nil && !errors.Is(err, net.ErrClosed) {
 				g.refused.warn(g.opt.Log, "refused a link", "from", conn.RemoteAddr().String(), "error", err)
 			}
 		})
 	}
 }
 
+// turnAway refuses a connection that makes room for another, without waiting
+// for it: as a rule there is room for an answer where nothing was written yet.
+func (g *Golgi) turnAway(v *visitor) {
+	_ = v.conn.SetWriteDeadline(time.Now().Add(time.Millisecond)) // the answer is a favour
+	g.answer(v.conn, sdk.CodeOverloaded, "too many connections wait at the door")
+	v.conn.Close()
+}
+
 // accept reads what a connection wants: a link, or to join the mesh.
-func (g *Golgi) accept(conn net.Conn, d Door) error {
+func (g *Golgi) accept(v *visitor, d Door) error {
+	conn := v.conn
 	if err := conn.SetDeadline(time.Now().Add(headerWait)); err != nil {
 		return err
 	}
@@ -77,6 +86,9 @@ func (g *Golgi) accept(conn net.Conn, d Door) error {
 		// One answer for everything that is wrong: a stranger learns nothing.
 		g.answer(conn, sdk.CodeDenied, "refused")
 		return err
+	}
+	if d.Name != "" {
+		g.gate.leave(v) // a member makes room for no stranger
 	}
 	if err := verifyProof(d, mesh, h); err != nil {
 		g.answer(conn, sdk.CodeDenied, err.Error())

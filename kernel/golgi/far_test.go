@@ -3,6 +3,7 @@ package golgi_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -234,7 +235,64 @@ func TestJoinersAreServedAtDoorsOnly(t *testing.T) {
 	}
 }
 
+// Strangers of many addresses open connections and say nothing. Too many from
+// one make room for each other; too many from all make room for who comes from
+// elsewhere.
 func TestStrangersDoNotKeepOthersOut(t *testing.T) {
+	mesh := identity.NewMesh()
+	a, b := newFarRig(t, mesh), newFarRig(t, mesh)
+	b.offer("store", golgi.Routes{})
+	shop := a.calls("store", golgi.Axon{To: []golgi.Target{{Cell: "store", Host: hostOf(b)}}})
+	begun := time.Now()
+	const each, sources = 70, 20 // 64 may wait of each, 1024 of all
+	var open []net.Conn
+	for i := range sources {
+		from := &net.TCPAddr{IP: net.IPv4(127, 0, 9, byte(i+1))}
+		for range each {
+			c, err := (&net.Dialer{LocalAddr: from}).Dial("tcp4", hostOf(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			open = append(open, c)
+		}
+		if i == 0 {
+			eventually(t, "too many of one source wait", func() bool { return waiting(t, open) == 64 })
+		}
+	}
+	if _, err := ask(t, shop, "store", 3*time.Second); err != nil {
+		t.Errorf("a call of another member meanwhile: %v", err)
+	}
+	waits := waiting(t, open)
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Skipf("this machine is too slow: strangers that say nothing are gone after 5 s, and this took %s", took)
+	}
+	if waits < 1000 || waits > 1024 {
+		t.Errorf("%d of %d connections wait", waits, len(open))
+	}
+}
+
+// waiting counts the connections of which nothing is heard. The others are told
+// that there are too many.
+func waiting(t *testing.T, open []net.Conn) (waits int) {
+	t.Helper()
+	for _, c := range open {
+		var code [1]byte
+		c.SetReadDeadline(time.Now().Add(200 * time.Microsecond))
+		switch _, err := c.Read(code[:]); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			waits++
+		case err == nil && sdk.Code(code[0]) == sdk.CodeOverloaded:
+			c.SetReadDeadline(time.Now().Add(long))
+			io.Copy(io.Discard, c) // the text; asked again it has ended
+		case !errors.Is(err, io.EOF):
+			t.Errorf("got %d, %v", code[0], err)
+		}
+	}
+	return waits
+}
+
+func TestWhoSharesAnAddressWithStrangersIsHeard(t *testing.T) {
 	mesh := identity.NewMesh()
 	a, b := newFarRig(t, mesh), newFarRig(t, mesh)
 	b.g.Route("shop", golgi.Routes{Axons: leadsTo("store", "store")})
