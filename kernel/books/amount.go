@@ -113,6 +113,11 @@ func (a *Allowance) Take(cpu sdk.ATP, now time.Time) bool {
 	return ok
 }
 
+// Could reports whether cpu may ever be taken at once.
+func (a *Allowance) Could(cpu sdk.ATP) bool {
+	return cpu <= a.burst+sdk.ATP(a.cores)*sdk.ATP(time.Hour.Microseconds())
+}
+
 // total sums amounts, which are not negative; beyond MaxAmount it is not ok.
 func total(sum, more sdk.ATP) (sdk.ATP, bool) {
 	if more < 0 || more > MaxAmount || sum < 0 || sum > math.MaxInt64-MaxAmount {

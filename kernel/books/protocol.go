@@ -110,8 +110,29 @@ func (p *Payer) Welcome(w Welcome, now time.Time) (Step, error) {
 	}
 	p.terms, p.met, p.first = w.Terms, true, true
 	p.session = session(p.Nonce, w.Nonce)
-	p.allowed = NewAllowance(int(w.Cores), p.Bound(), now)
+	p.allowed = NewAllowance(int(w.Cores), p.Bound(), p.since(now))
 	return Step{}, nil
+}
+
+// since is from when on the payee may have worked for what it will ask for:
+// the last receipt, however many sessions ago. A claim that was too large for a
+// session is signed in a later one, when there was time enough for the work.
+func (p *Payer) since(now time.Time) time.Time {
+	last := p.state.last.To
+	if last == 0 || last > uint64(now.UnixMilli()) {
+		return now
+	}
+	return time.UnixMilli(int64(last))
+}
+
+// Missing is what would have to be reserved in addition for a proposal to be
+// judged by everything else.
+func (p *Payer) Missing(m Proposal, reserved sdk.ATP) sdk.ATP {
+	last := &p.state.last
+	if m.compare(&last.Receipt) <= 0 || m.Amount > MaxAmount || p.allowed == nil || !p.allowed.Could(m.CPU-last.CPU) {
+		return 0
+	}
+	return max(0, m.Amount-last.Amount-reserved)
 }
 
 // caught makes what ends a relation. A proof that is also one against this

@@ -376,6 +376,13 @@ func (p *payerSession) hear(ctx context.Context, m books.Message) error {
 	if !ok {
 		return unexpected(m)
 	}
+	// Work that ran on while this kernel was stopped may be more than was set
+	// aside: it is paid all the same, as far as the rest of the judgement goes.
+	if more := p.payer.Missing(o, p.c.reserved()); more > 0 {
+		if _, err := p.c.s.book.do(ctx, newID(), books.Reserve{Peer: p.c.node, Amount: more, Limit: p.c.s.opt.Debt}); err != nil {
+			return err
+		}
+	}
 	step, err := p.payer.Propose(o, p.c.reserved(), time.Now())
 	if err != nil {
 		return err

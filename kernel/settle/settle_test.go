@@ -122,6 +122,25 @@ func why(t *testing.T, c, d *host) {
 	}
 }
 
+// Work that ran on beyond what was reserved for it, and beyond what a session
+// lets be done at once, is paid: its time has passed. The next work is, too.
+func TestWorkThatRanOnIsPaid(t *testing.T) {
+	two(t, settle.Options{}, settle.Options{}, func(t *testing.T, c, d *host) {
+		ensure(t, c, d)
+		d.work.burn(c.Node(), time.Second)
+		time.Sleep(time.Second)
+		d.work.runOn(c.Node(), 20*time.Second)
+		if set := c.wallet().Reserved; d.work.total() < 2*set {
+			t.Fatalf("%s of work is not clearly more than the %s that are reserved", d.work.total(), set)
+		}
+		time.Sleep(10 * time.Second)
+		agree(t, c, d)
+		ensure(t, c, d)
+		d.work.burn(c.Node(), time.Second)
+		agree(t, c, d)
+	})
+}
+
 // Whoever is killed, whenever: the books agree afterwards. Only what the donor's
 // meter had not been asked about is lost.
 func TestKilledAtAnyMoment(t *testing.T) {
