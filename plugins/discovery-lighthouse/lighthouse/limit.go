@@ -2,6 +2,7 @@ package lighthouse
 
 import (
 	"hash/maphash"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -10,7 +11,9 @@ import (
 
 // Limits bound what a lighthouse keeps and does. Sources are IPv4 addresses
 // and IPv6 /64 networks, prefixes IPv4 /24 and IPv6 /48 networks. Whoever is
-// beyond a limit is refused: nothing that is live makes room for anything.
+// beyond a limit is refused, with one exception: when the table or a mesh is
+// full, the prefix that takes most of it makes room for one that would still
+// take less, so that no network can keep the others out.
 type Limits struct {
 	Nodes      int // registrations in all, and subscriptions in all
 	PerSource  int // of them from one source
@@ -18,6 +21,8 @@ type Limits struct {
 	PerMesh    int // of them with one tag
 	Envelopes  int // of all registrations
 	SourceSize int // of them from one source
+	PrefixSize int // of them from one prefix
+	MeshSize   int // of them with one tag
 
 	Datagrams  float64 // a second from one source, after its cookie
 	Signatures float64 // a second from one source that are verified
@@ -28,7 +33,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Nodes: 4096, PerSource: 64, PerPrefix: 256, PerMesh: 1024,
-		Envelopes: 8192, SourceSize: 512,
+		Envelopes: 8192, SourceSize: 512, PrefixSize: 1024, MeshSize: 4096,
 		Datagrams: 2000, Signatures: 100, Cookies: 20_000,
 	}
 }
@@ -70,14 +75,44 @@ func (q *quota) refuses(from netip.Addr, tag datagram.Tag, l load) string {
 	switch {
 	case l.nodes > 0 && src.nodes > m.PerSource, l.envelopes > 0 && src.envelopes > m.SourceSize:
 		return "source"
-	case l.nodes > 0 && net.nodes > m.PerPrefix:
+	case l.nodes > 0 && net.nodes > m.PerPrefix, l.envelopes > 0 && net.envelopes > m.PrefixSize:
 		return "prefix"
-	case l.nodes > 0 && mesh.nodes > m.PerMesh:
+	case l.nodes > 0 && mesh.nodes > m.PerMesh, l.envelopes > 0 && mesh.envelopes > m.MeshSize:
 		return "mesh"
 	case l.nodes > 0 && all.nodes > m.Nodes, l.envelopes > 0 && all.envelopes > m.Envelopes:
 		return "table"
 	}
 	return ""
+}
+
+// short reports whether it is nodes that a mesh or the table has no room for;
+// else it is envelopes.
+func (q *quota) short(tag datagram.Tag, l load) (nodes bool) {
+	return q.tags[tag].nodes+l.nodes > q.limits.PerMesh || q.all.nodes+l.nodes > q.limits.Nodes
+}
+
+// crowding returns, of the prefix that takes most of what all list, the source
+// that does; ok is false if from's own prefix would take as much with n
+// more. It looks at everything: only a full table asks.
+func crowding(all iter.Seq2[netip.Addr, int], from netip.Addr, n int) (src netip.Prefix, ok bool) {
+	nets, sources := map[netip.Prefix]int{}, map[netip.Prefix]int{}
+	for a, k := range all {
+		nets[network(a)] += k
+		sources[source(a)] += k
+	}
+	net := most(nets, func(netip.Prefix) bool { return true })
+	src = most(sources, func(p netip.Prefix) bool { return network(p.Addr()) == net })
+	return src, nets[network(from)]+n < nets[net]
+}
+
+// most returns the greatest of some of m; of equal ones, the first.
+func most(m map[netip.Prefix]int, some func(netip.Prefix) bool) (best netip.Prefix) {
+	for p, n := range m {
+		if some(p) && (!best.IsValid() || n > m[best] || n == m[best] && p.Compare(best) < 0) {
+			best = p
+		}
+	}
+	return best
 }
 
 // count adds l, which may be negative.

@@ -41,7 +41,11 @@ func (t *table) subscribe(now time.Time, from netip.AddrPort, s datagram.Session
 		w = nil
 	}
 	if w == nil {
-		if why := t.watches.refuses(from.Addr(), m.Tag, load{nodes: 1}); why != "" {
+		why := t.watches.refuses(from.Addr(), m.Tag, load{nodes: 1})
+		if (why == "mesh" || why == "table") && t.crowdOutSub(why, from.Addr(), m.Tag) {
+			why = "" // one for one
+		}
+		if why != "" {
 			return nil, why
 		}
 		w = &sub{from: from, group: t.group(m.Tag)}
@@ -55,6 +59,30 @@ func (t *table) subscribe(now time.Time, from netip.AddrPort, s datagram.Session
 	}
 	w.sent, w.wait = w.acked, firstAgain
 	return w, ""
+}
+
+// crowdOutSub ends a subscription of the prefix that has most of a mesh or of
+// the table, unless from would have as many. It reports whether it did.
+func (t *table) crowdOutSub(why string, from netip.Addr, tag datagram.Tag) bool {
+	counts := func(w *sub) bool { return why != "mesh" || w.group.tag == tag }
+	src, ok := crowding(func(yield func(netip.Addr, int) bool) {
+		for _, w := range t.subs {
+			if counts(w) && !yield(w.from.Addr(), 1) {
+				return
+			}
+		}
+	}, from, 1)
+	if !ok {
+		return false
+	}
+	var out *sub
+	for _, w := range t.subs {
+		if counts(w) && source(w.from.Addr()) == src && (out == nil || w.from.Compare(out.from) < 0) {
+			out = w
+		}
+	}
+	t.unsubscribe(out)
+	return true
 }
 
 func (t *table) unsubscribe(w *sub) {

@@ -1,6 +1,7 @@
 package lighthouse
 
 import (
+	"bytes"
 	"container/list"
 	"math/rand/v2"
 	"net/netip"
@@ -135,7 +136,7 @@ func (t *table) register(now time.Time, from netip.AddrPort, s datagram.Session,
 	if r != nil {
 		want.envelopes = max(want.envelopes, len(r.shown.hashes))
 	}
-	if why := t.room(r, from, m.Tag, want); why != "" {
+	if why := t.room(now, r, from, m.Tag, want); why != "" {
 		ack.Status = datagram.StatusFull
 		return ack, why
 	}
@@ -158,14 +159,18 @@ func newer(m *datagram.Register, r *row) bool {
 
 // room counts a row of an address in place of what was counted for r, which
 // may be nil, or says which limit refuses it. The tombstones of the same
-// source make room.
-func (t *table) room(r *row, from netip.AddrPort, tag datagram.Tag, want load) string {
+// source make room, then who crowds the mesh or the table.
+func (t *table) room(now time.Time, r *row, from netip.AddrPort, tag datagram.Tag, want load) string {
 	if r != nil {
 		t.nodes.count(r.from.Addr(), tag, r.load.minus())
 	}
 	for {
 		why := t.nodes.refuses(from.Addr(), tag, want)
 		if why != "" && t.unbury(source(from.Addr()), r) {
+			continue
+		}
+		counts := func(o *row) bool { return o != r && (why != "mesh" || o.group.tag == tag) }
+		if (why == "mesh" || why == "table") && t.crowdOut(now, counts, from.Addr(), want, t.nodes.short(tag, want)) {
 			continue
 		}
 		switch {
@@ -190,6 +195,39 @@ func (t *table) unbury(from netip.Prefix, keep *row) bool {
 		t.remove(oldest)
 	}
 	return oldest != nil
+}
+
+// crowdOut takes a node, or its envelopes, from the prefix that takes most of
+// the rows that count, unless from would take as much. It reports whether it
+// did. A row without envelopes is a tombstone; one that goes itself is not
+// announced as gone: it may be alive, and who watches forgets it by its age.
+func (t *table) crowdOut(now time.Time, counts func(*row) bool, from netip.Addr, want load, nodes bool) bool {
+	size := func(l load) int { return l.envelopes }
+	if nodes {
+		size = func(l load) int { return l.nodes }
+	}
+	src, ok := crowding(func(yield func(netip.Addr, int) bool) {
+		for _, r := range t.rows {
+			if counts(r) && !yield(r.from.Addr(), size(r.load)) {
+				return
+			}
+		}
+	}, from, size(want))
+	if !ok {
+		return false
+	}
+	var out *row
+	for _, r := range t.rows {
+		if counts(r) && source(r.from.Addr()) == src && (out == nil || size(r.load) > size(out.load) || size(r.load) == size(out.load) && bytes.Compare(r.id[:], out.id[:]) < 0) {
+			out = r
+		}
+	}
+	if nodes {
+		t.remove(out)
+	} else {
+		t.bury(now, out)
+	}
+	return true
 }
 
 // renew stores what a registration says. What is already there of its

@@ -22,7 +22,7 @@ import (
 
 // small are limits that a short test meets.
 var small = Limits{
-	Nodes: 10, PerSource: 4, PerPrefix: 6, PerMesh: 8, Envelopes: 14, SourceSize: 8,
+	Nodes: 10, PerSource: 4, PerPrefix: 6, PerMesh: 8, Envelopes: 14, SourceSize: 8, PrefixSize: 9, MeshSize: 12,
 	Datagrams: 1e9, Signatures: 1e9, Cookies: 1e9,
 }
 
@@ -74,14 +74,19 @@ func (m *model) register(t *rapid.T) {
 		e := sdk.Envelope(fmt.Sprintf("%d of %d", i, rapid.IntRange(0, 3).Draw(t, "content")))
 		envelopes, r.Hashes = append(envelopes, e), append(r.Hashes, datagram.HashOf(e))
 	}
-	before := maps.Clone(m.alive)
+	before, loads := maps.Clone(m.alive), m.loads()
 	ack, why := m.t.register(m.now, from, datagram.Session{}, r)
 	if (ack.Status == datagram.StatusFull) != (why != "") || ack.Status == datagram.StatusStale {
 		t.Fatalf("got %+v, %q", ack, why)
 	}
-	for id, old := range before { // whoever was there is there
+	after := m.loads()[network(from.Addr())]
+	for id, old := range before { // whoever was there is there, or of a prefix that had more
 		if row := m.t.rows[id]; id != r.ID() && (row == nil || row.gone || row.from != old.from) {
-			t.Fatalf("a registration of %v pushed out that of %v", from, old.from)
+			net := network(old.from.Addr())
+			if had := loads[net]; net == network(from.Addr()) || had.nodes <= after.nodes && had.envelopes <= after.envelopes {
+				t.Fatalf("a registration of %v, with %v now, pushed out that of %v, with %v", from, after, old.from, had)
+			}
+			delete(m.alive, id)
 		}
 	}
 	if why != "" {
@@ -96,6 +101,73 @@ func (m *model) register(t *rapid.T) {
 	// One address holds one incomplete registration; here all are complete.
 	if len(m.t.filling) != 0 {
 		t.Fatalf("%d rows are incomplete", len(m.t.filling))
+	}
+}
+
+// loads returns what each prefix takes.
+func (m *model) loads() map[netip.Prefix]load {
+	all := map[netip.Prefix]load{}
+	for _, r := range m.t.rows {
+		all[network(r.from.Addr())] = all[network(r.from.Addr())].add(r.load)
+	}
+	return all
+}
+
+// Whatever a few networks bring, others find room: in the table, in a mesh,
+// and among those who watch.
+func TestNoNetworkKeepsOthersOut(t *testing.T) {
+	for name, tag := range map[string]func(int) datagram.Tag{
+		"one mesh":    func(int) datagram.Tag { return datagram.Tag{} },
+		"many meshes": func(i int) datagram.Tag { return datagram.Tag{byte(i), byte(i >> 8), 1} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab, now, seq := newTable(DefaultLimits()), time.Unix(1e9, 0), uint64(0)
+			register := func(from netip.AddrPort, tag datagram.Tag, envelopes int) string {
+				seq++
+				r := &datagram.Register{Key: [32]byte{byte(seq), byte(seq >> 8), byte(seq >> 16)}, Tag: tag, Boot: 1, Seq: seq, Lease: maxLease}
+				for i := range envelopes {
+					r.Hashes = append(r.Hashes, datagram.Hash{byte(seq), byte(seq >> 8), byte(i)})
+				}
+				_, why := tab.register(now, from, datagram.Session{}, r)
+				return why
+			}
+			for i := range 40 * 64 { // forty /24 networks, 64 addresses of each
+				net, host := i%40, i/40
+				from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(net), byte(host)}), 9)
+				for range 8 {
+					register(from, tag(i), 1+63*(net%2))
+				}
+				tab.subscribe(now, from, datagram.Session{}, datagram.Sync{Tag: tag(i)})
+			}
+			for i := range 20 {
+				from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i), 0, 1}), 9)
+				if why := register(from, tag(0), 8); why != "" {
+					t.Errorf("node %d of a new network: the limit of the %s refuses it", i, why)
+				}
+				if _, why := tab.subscribe(now, from, datagram.Session{}, datagram.Sync{Tag: tag(0)}); why != "" {
+					t.Errorf("subscription %d of a new network: the limit of the %s refuses it", i, why)
+				}
+			}
+			if all := tab.nodes.all; all.nodes > 4096 || all.envelopes > 8192 || len(tab.subs) > 4096 {
+				t.Errorf("the table has %+v, %d subscriptions", all, len(tab.subs))
+			}
+		})
+	}
+}
+
+// One network alone, in many addresses, takes an eighth of the envelopes.
+func TestEnvelopesOfANetworkAreLimited(t *testing.T) {
+	q := newQuota(DefaultLimits())
+	taken := 0
+	for i := range 16 * 8 {
+		a := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 0, 0, byte(i % 16)}) // a /60
+		if q.refuses(a, datagram.Tag{byte(i)}, load{1, 64}) == "" {
+			q.count(a, datagram.Tag{byte(i)}, load{1, 64})
+			taken += 64
+		}
+	}
+	if taken != 1024 {
+		t.Errorf("it took %d envelopes", taken)
 	}
 }
 
