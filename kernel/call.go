@@ -3,9 +3,12 @@ package kernel
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
+	"github.com/cellkernel/cellkernel/kernel/genome"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
 	"github.com/cellkernel/cellkernel/kernel/probe"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
@@ -31,10 +34,53 @@ func (k *Kernel) Call(ctx context.Context, r admin.CallRequest) (json.RawMessage
 	if err := k.knownReplica(r.Target); err != nil {
 		return nil, err
 	}
+	if err := k.callable(r.Target.Cell); err != nil {
+		return nil, err
+	}
 	if err := k.golgi.Known(sdk.CellName(r.Target.String())); err != nil {
 		return nil, err
 	}
 	return k.caller.Synapse(sdk.CellName(r.Target.String())).CallJSON(ctx, r.Method, r.Body)
+}
+
+// callable refuses at once what no waiting helps: a name that is no cell's but
+// means something, and a cell for this machine only that nobody is about to
+// start.
+func (k *Kernel) callable(name sdk.CellName) error {
+	g := k.genomeNow()
+	c := g.Cells[name]
+	switch {
+	case name == sdk.GolgiName:
+		return sdk.Errorf(sdk.CodeInvalid, "call %q: that is the kernel itself, which only other kernels call", name)
+	case c == nil:
+		return alias(g, name)
+	case c.Listen.On || k.golgi.Served(name) > 0 || !slices.Contains(k.wantedCells(), name):
+		return nil
+	}
+	var replicas []supervisor.Status
+	for _, s := range k.cells.List() {
+		if s.Cell == name {
+			replicas = append(replicas, s)
+		}
+	}
+	st := cellStatus(g, name, replicas)
+	switch {
+	case len(replicas) == 0:
+		return sdk.Errorf(sdk.CodeUnavailable, "find cell %q: it is scaled to 0", name)
+	case st.State == admin.StateDone || st.State == admin.StateStopped || st.State == admin.StateFailed:
+		return sdk.Errorf(sdk.CodeUnavailable, "%s", problem("find cell "+strconv.Quote(string(name))+": it", st.State, st.Detail))
+	}
+	return nil
+}
+
+// alias says whose name for another kernel's cell this is, if it is one.
+func alias(g *genome.Genome, name sdk.CellName) error {
+	for _, of := range slices.Sorted(maps.Keys(g.Cells)) {
+		if dir := g.Cells[of].Junctions[name]; dir != "" {
+			return sdk.Errorf(sdk.CodeNotFound, "find cell %q: a junction of cell %q, which calls the kernel of %s by that name", name, of, dir)
+		}
+	}
+	return nil
 }
 
 // knownReplica refuses a replica that nobody starts: a call to it would wait
@@ -92,5 +138,10 @@ func (k *Kernel) Ping(ctx context.Context, r admin.PingRequest, yield func(admin
 // Explain implements [admin.Prober].
 func (k *Kernel) Explain(ctx context.Context, q admin.ExplainQuery) (*admin.Explanation, error) {
 	<-k.started
+	if g := k.genomeNow(); q.From == "" && g.Cells[q.Cell] == nil {
+		if err := alias(g, q.Cell); err != nil {
+			return nil, err
+		}
+	}
 	return k.probe.Explain(ctx, q)
 }

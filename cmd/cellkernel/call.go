@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,8 +65,13 @@ func (a *app) callRequest(words []string) (admin.CallRequest, error) {
 			return r, err
 		}
 	}
-	if !json.Valid(r.Body) {
-		return r, fmt.Errorf("call %q: message is not JSON: %.80q", words[0], r.Body)
+	var message json.RawMessage
+	var bad *json.SyntaxError
+	switch err := json.Unmarshal(r.Body, &message); {
+	case errors.As(err, &bad):
+		return r, fmt.Errorf("call %q: message is not JSON: byte %d: %w", words[0], bad.Offset, err)
+	case err != nil:
+		return r, fmt.Errorf("call %q: message is not JSON: %w", words[0], err)
 	}
 	return r, nil
 }
@@ -108,6 +114,9 @@ func (a *app) call(ctx context.Context, r admin.CallRequest) error {
 	reply, err := c.Call(ctx, r)
 	if sdk.CodeOf(err) == sdk.CodeNotFound {
 		return withHint(err, `"cellkernel ps" lists the cells; completion of "call" lists their methods`)
+	}
+	if sdk.CodeOf(err) == sdk.CodeDeadline { // whoever noticed first says it in words of its own
+		return sdk.Errorf(sdk.CodeDeadline, "call %s.%s: deadline passed: no reply within %v", r.Target, r.Method, r.Timeout)
 	}
 	if err != nil {
 		return fmt.Errorf("call %s.%s: %w", r.Target, r.Method, err)
