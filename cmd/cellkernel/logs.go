@@ -84,7 +84,10 @@ func (a *app) logs(cmd *cobra.Command, q admin.LogQuery) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.Logs(cmd.Context(), q, yield); err != nil {
+	switch err := c.Logs(cmd.Context(), q, yield); {
+	case q.Follow && cmd.Context().Err() == nil && sdk.CodeOf(err) == sdk.CodeUnavailable:
+		return sdk.Errorf(sdk.CodeUnavailable, "follow logs: the kernel of %s was killed", relative(c.Version().Genome))
+	case err != nil:
 		return withHint(err, `"cellkernel ps" lists the names`)
 	}
 	return cmd.Context().Err() // following ends well when it is interrupted, the command does not

@@ -200,6 +200,23 @@ func TestFollowedLogsEndWithAnInterrupt(t *testing.T) {
 	s.exit(130)
 }
 
+func TestFollowedLogsOfAKilledKernel(t *testing.T) {
+	dir, run := dirs(t, "")
+	stop, err := startFake(dir, run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	s := start(t, dir, run, "cellkernel", "logs", "-f", "--genome", dir)
+	s.untilOut("third")
+	stop()
+	s.until("follow logs: the kernel of genome.toml was killed")
+	if rest, _ := io.ReadAll(s.errs); len(rest) > 0 {
+		t.Errorf("and then: %q", rest)
+	}
+	s.exit(5)
+}
+
 // A kernel that is stopped is there, but does not answer: 5 within moments.
 func TestStoppedKernelDoesNotHangTheCommand(t *testing.T) {
 	dir, run := dirs(t, "wait")

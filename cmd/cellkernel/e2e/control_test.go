@@ -355,3 +355,30 @@ func TestInterruptDrainsThenKills(t *testing.T) {
 	}
 	n.eventually("the cell is gone", func() bool { return gone(pid) })
 }
+
+// What no waiting helps is said before the deadline of a call.
+func TestCallsThatNobodyWillAnswer(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, `
+[cells.a]
+command = ["PROBE", "serve"]
+[cells.a.junctions]
+far = "elsewhere"
+[cells.j]
+command = ["true"]
+job = true
+`)
+	n.up()
+	n.want(0, "scale", "a", "0")
+	n.eventually("the job is done", func() bool { return n.process("j#1").State == admin.StateDone })
+	for _, c := range []struct {
+		code int
+		what string
+		want string
+	}{
+		{5, "a.X", `"a": it is scaled to 0`}, {5, "j.X", `"j": it is done`},
+		{4, "far.X", `"far": a junction of cell "a"`}, {2, "golgi.X", "the kernel itself"},
+	} {
+		contains(t, n.want(c.code, "call", c.what).err, c.want)
+	}
+}
