@@ -159,6 +159,9 @@ func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runn
 	if len(g.Cells) == 0 {
 		newView(a.stderr).note(relative(f.plan.File) + " has no cells: nothing but the kernel will run")
 	}
+	for _, p := range config.LooseJunctions(g) {
+		newView(a.stderr).note(p.Sentence())
+	}
 	return memberHint(lockedHint(run(ctx, r, g)))
 }
 

@@ -424,3 +424,17 @@ use = "multcast"
 		`genome.toml:7:1: plugins.transport-uds.baklog: unknown key (did you mean "backlog"?)`,
 		`genome.toml:9:7: plugins.discovery-office.use: no discovery "multcast": want multicast or the path of an executable (did you mean "multicast"?)`)
 }
+
+func TestLooseJunctions(t *testing.T) {
+	dir := files(t, map[string]string{"genome.toml": `
+[cells.a]
+command = ["true"]
+junctions = { far = "far", near = "near" }
+`, "near/genome.toml": ""})
+	t.Chdir(dir)
+	_, o := load(t, config.Sources{})
+	want := fmt.Sprintf("genome.toml:4:21: cells.a.junctions.far: junction \"far\" of cell \"a\": no genome.toml in %s", filepath.Join(dir, "far"))
+	if got := o.Doubts().Error(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}

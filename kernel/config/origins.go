@@ -1,8 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 
@@ -66,15 +70,35 @@ func (o *Origins) find(path []string) (*layer, span) {
 }
 
 // Doubts returns what is no mistake and looks like one, as
-// [genome.Genome.Doubts] has it, at the places where it was written.
+// [genome.Genome.Doubts] and [LooseJunctions] have it, at the places where it
+// was written.
 func (o *Origins) Doubts() Errors {
 	var list Errors
-	for _, p := range o.genome.Doubts(slices.Sorted(maps.Keys(o.genome.Cells))) {
+	doubts := o.genome.Doubts(slices.Sorted(maps.Keys(o.genome.Cells)))
+	for _, p := range append(doubts, LooseJunctions(o.genome)...) {
 		if ly, at := o.find(p.Key); ly != nil {
 			list = append(list, placed(ly, at, p.Key, p.Text, p.Hint))
 		}
 	}
 	return list.sorted()
+}
+
+// LooseJunctions lists junctions to directories without a genome.toml: one may
+// be written there later, so that they are no mistakes.
+func LooseJunctions(g *genome.Genome) []genome.Problem {
+	var list []genome.Problem
+	for _, cell := range slices.Sorted(maps.Keys(g.Cells)) {
+		for _, name := range slices.Sorted(maps.Keys(g.Cells[cell].Junctions)) {
+			dir := g.Cells[cell].Junctions[name]
+			if _, err := os.Stat(filepath.Join(dir, "genome.toml")); errors.Is(err, fs.ErrNotExist) {
+				list = append(list, genome.Problem{
+					Key:  []string{"cells", string(cell), "junctions", string(name)},
+					Text: fmt.Sprintf("junction %q of cell %q: no genome.toml in %s", name, cell, dir),
+				})
+			}
+		}
+	}
+	return list
 }
 
 // Of returns the origin of a key such as "golgi.links". What no layer has set
