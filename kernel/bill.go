@@ -29,7 +29,7 @@ func (k *Kernel) openSettle() {
 		o.Ledger = func() (sdk.Ledger, error) { return k.catalog.Ledger(list[i].Instance) }
 	}
 	k.settle = settle.New(o)
-	k.bank = wallet.NewTeller(k.settle, func() string { return k.genomeNow().Kernel.Node }, forMember{k}.Seen)
+	k.bank = wallet.NewTeller(k.settle, func() string { return k.genomeNow().Kernel.Node }, forMember{k}.Seen, k.IsDenied)
 }
 
 func priceOf(p float64) books.Price { return books.Price(math.Round(p * float64(books.PriceOne))) }

@@ -24,19 +24,25 @@ func (a *app) ledgerExportCommand() *cobra.Command {
 		Short: "Write the whole book for other programs",
 		Long: `Export writes every entry of the book to standard output: as a line of JSON, with everything it says
 and the bytes that are stored, or as lines of CSV, one for each posting. It asks the kernel that is
-meant or, given a directory with a book, reads that without one.`,
+meant or, given a directory with a book, reads that without one, up to where it is damaged: then it
+ends with 1 and says how far it came.`,
 		Example: "  cellkernel ledger export > book.jsonl\n  cellkernel ledger export /mnt/backup/ledger --format csv",
 		Args:    args(0, 1),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			out := bufio.NewWriterSize(a.stdout, 64<<10)
-			yield, end := exporter(out, format)
+			write, end := exporter(out, format)
+			var last uint64 // that was written
+			yield := func(e admin.Entry) error {
+				last = e.Seq
+				return write(e)
+			}
 			if len(words) > 0 {
-				err := exportFiles(cmd, words[0], yield)
-				return errors.Join(err, end(), out.Flush())
+				err := a.exportFiles(cmd, words[0], yield)
+				return errors.Join(partial(err, last), end(), out.Flush())
 			}
 			return a.bank(cmd, func(c *admin.Client) error {
 				err := c.Entries(cmd.Context(), admin.EntryQuery{}, yield)
-				return errors.Join(err, end(), out.Flush())
+				return errors.Join(partial(err, last), end(), out.Flush())
 			})
 		},
 	}
@@ -47,8 +53,17 @@ meant or, given a directory with a book, reads that without one.`,
 	return cmd
 }
 
-// exportFiles yields the entries of the book in a directory.
-func exportFiles(cmd *cobra.Command, dir string, yield func(admin.Entry) error) error {
+// partial says how far an export came that did not come to its end.
+func partial(err error, last uint64) error {
+	if err == nil || last == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: what was written is a part of the book and ends with record %d", err, last)
+}
+
+// exportFiles yields the entries of the book in a directory, up to where it is
+// damaged.
+func (a *app) exportFiles(cmd *cobra.Command, dir string, yield func(admin.Entry) error) error {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		err = sdk.Errorf(sdk.CodeNotFound, "there is no book: no such directory")
@@ -58,11 +73,12 @@ func exportFiles(cmd *cobra.Command, dir string, yield func(admin.Entry) error) 
 	}
 	defer root.Close()
 	owner, err := bookOwner(cmd.Context(), root)
-	if err != nil {
+	var damage *bookDamage
+	if err != nil && !errors.As(err, &damage) {
 		return fmt.Errorf("export %q: %w", dir, err)
 	}
 	r := wallet.NewReader(owner)
-	_, err = walkBook(cmd.Context(), root, func(rec sdk.Record) error {
+	report, err := walkBook(cmd.Context(), root, func(rec sdk.Record) error {
 		e, err := r.Entry(rec)
 		if err != nil {
 			return err
@@ -71,6 +87,9 @@ func exportFiles(cmd *cobra.Command, dir string, yield func(admin.Entry) error) 
 	})
 	if err != nil {
 		return fmt.Errorf("export %q: %w", dir, err)
+	}
+	if report.Torn > 0 {
+		fmt.Fprintf(a.stderr, "%d bytes of an append that is not whole are left out\n", report.Torn)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (a *app) ledgerVerifyCommand() *cobra.Command {
 		Long: `Verify reads the whole book in a directory, by default that of this node, and checks every line, the
 chain of hashes, the sums of all accounts, and that every entry keeps the rules of money. No kernel
 needs to run; where one does, it is not disturbed. Nothing is changed. It ends with 1 if the book is
-damaged, and says which byte of which file, and behind which record.
+damaged, or ends before its checkpoint does, and says which byte of which file, and behind which record.
 
 FILE is what "cellkernel receipts -o json" wrote, anywhere: all signatures and sums are checked.`,
 		Example: "  cellkernel ledger verify /mnt/backup/ledger\n  cellkernel ledger verify receipts.json -o json",
@@ -188,7 +188,8 @@ func (v *bookVerdict) text(w io.Writer) error {
 	}
 	fmt.Fprintf(w, "ok: %d records in %d segments (%s), %d accounts, head %s\n", v.Records, v.Segments, bytesText(v.Bytes), v.Accounts, v.Head)
 	if v.Torn > 0 {
-		fmt.Fprintf(w, "and %d bytes of an append that is not whole: it was never acknowledged, and the next start cuts it off\n", v.Torn)
+		fmt.Fprintf(w, "and %d bytes of an append that is not whole: behind a crash, one that was never acknowledged, which the next start cuts off; "+
+			"in a copy, one that was being made, or the copy was cut short\n", v.Torn)
 	}
 	return nil
 }

@@ -121,11 +121,42 @@ func TestLedgerVerify(t *testing.T) {
 	if code != exitFailed || !strings.HasPrefix(out, "DAMAGED: 00000000000000000001.jsonl, byte ") || !strings.Contains(out, "behind record 11: ") {
 		t.Errorf("for people: exit code %d, %s", code, out)
 	}
-	if code, _, errs := command(t, "ledger", "export", dir); code != exitFailed || !strings.Contains(errs, "behind record 11") {
+	if code, _, errs := command(t, "ledger", "export", dir); code != exitFailed || !strings.Contains(errs, "behind record 11") || !strings.Contains(errs, "a part of the book and ends with record 10") {
 		t.Errorf("export: exit code %d, %s", code, errs)
 	}
 	if now, err := os.ReadFile(segment); err != nil || !bytes.Equal(now, bad) {
 		t.Errorf("it was changed (%v)", err)
+	}
+}
+
+// A copy that was cut short is told from a book behind a crash where that can be
+// known: by its checkpoint.
+func TestLedgerVerifyOfACopyThatWasCutShort(t *testing.T) {
+	dir := keptBook(t, 10)
+	segment := filepath.Join(dir, "00000000000000000001.jsonl")
+	whole, err := os.ReadFile(segment)
+	if err == nil {
+		err = os.WriteFile(segment, whole[:len(whole)-100], 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := command(t, "ledger", "verify", dir)
+	if code != exitFailed || !strings.Contains(out, "it speaks of record 20, and the book ends before that: it, or this copy of it, has been cut short") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+	code, out, errs := command(t, "ledger", "export", dir)
+	if code != exitFailed || strings.Count(out, "\n") != 18 || !strings.Contains(errs, "a part of the book and ends with record 18") {
+		t.Errorf("export: exit code %d, %d lines, %s", code, strings.Count(out, "\n"), errs)
+	}
+	if err := os.Remove(filepath.Join(dir, "mitochondria.json")); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := command(t, "ledger", "verify", dir); code != exitOK || !strings.Contains(out, "an append that is not whole: behind a crash") {
+		t.Errorf("nothing says that there was more: exit code %d, %s%s", code, out, errs)
+	}
+	if code, _, errs := command(t, "ledger", "export", dir); code != exitOK || !strings.Contains(errs, "not whole are left out") {
+		t.Errorf("export: exit code %d, %s", code, errs)
 	}
 }
 

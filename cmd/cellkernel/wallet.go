@@ -84,6 +84,8 @@ func creditText(p *admin.WalletPeer) string {
 	switch {
 	case p.Blocked:
 		return "blocked: it cheated"
+	case p.Denied:
+		return "none: it is denied"
 	case p.Default:
 		return amountText(p.Credit) + " (default)"
 	}
@@ -160,7 +162,12 @@ func entryPeer(e *admin.Entry) string { return cmp.Or(e.PeerName, e.Peer.Short()
 func jobsText(jobs []admin.EntryJob) string {
 	var parts []string
 	for _, j := range jobs {
-		parts = append(parts, fmt.Sprintf("%d × %s.%s", j.Calls, j.Cell, cmp.Or(j.Method, "?")))
+		what := fmt.Sprintf("%s.%s", j.Cell, cmp.Or(j.Method, "?"))
+		if j.Calls == 0 { // the call has not ended yet, or is on an earlier bill
+			parts = append(parts, "part of "+what)
+		} else {
+			parts = append(parts, fmt.Sprintf("%d × %s", j.Calls, what))
+		}
 		if len(parts) == 3 && len(jobs) > 3 {
 			return strings.Join(parts, ", ") + fmt.Sprintf(" and %d more", len(jobs)-3)
 		}
@@ -266,7 +273,11 @@ beginning of an id.`,
 				return bankHint(err)
 			}
 			return a.show(p, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "node %s may owe %s; it owes %s\n", printable(cmp.Or(p.Name, p.Node.Short())), p.Credit, p.Balance)
+				owes := "it owes " + max(p.Balance, 0).String()
+				if p.Balance < 0 {
+					owes = "this node owes it " + (-p.Balance).String()
+				}
+				_, err := fmt.Fprintf(w, "node %s may owe %s; %s\n", printable(cmp.Or(p.Name, p.Node.Short())), p.Credit, owes)
 				return err
 			})
 		},

@@ -56,6 +56,7 @@ type WalletPeer struct {
 	Credit   sdk.ATP    `json:"credit_us"` // how much it may owe this node
 	Default  bool       `json:"default"`   // nobody has said so: it is what every member has
 	Blocked  bool       `json:"blocked"`   // it was caught cheating
+	Denied   bool       `json:"denied"`    // it may not come any more: see "cellkernel deny"
 	Receipts uint64     `json:"receipts"`  // with both signatures, of the latest epochs
 }
 

@@ -434,7 +434,7 @@ func (d *donorSession) lease() error {
 	room := d.payee.Room(open, p.Balance(), credit)
 	why := "what it may use until the next receipt is used up, or that is late"
 	if room == 0 {
-		why = fmt.Sprintf("work of %s is not signed for yet, at most %s may be", open+p.Claimed, d.payee.Bound())
+		why = fmt.Sprintf("work of %s is not signed for yet, at most %s may be: \"cellkernel wallet\" shows it, on either node", open+p.Claimed, d.payee.Bound())
 	}
 	if owed := p.Balance() + p.Claimed + open; owed >= credit {
 		why = fmt.Sprintf("it owes %s, its credit is %s: earn some by \"up --donor\", or have it raised by \"wallet credit\"", owed, credit)

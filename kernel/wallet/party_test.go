@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,9 +49,12 @@ func (p *party) do(op books.Op) {
 	p.records = append(p.records, *rec)
 }
 
+// standard is what a member may owe.
+const standard = 36_000 * sdk.OneATP
+
 // Wallet implements [wallet.Book].
 func (p *party) Wallet() (settle.Wallet, error) {
-	w := settle.Wallet{Wallet: p.book.Wallet(0), Node: p.node(), Donor: true, Price: 2000, Head: p.book.Head()}
+	w := settle.Wallet{Wallet: p.book.Wallet(0), Node: p.node(), Donor: true, Price: 2000, Credit: standard, Head: p.book.Head()}
 	for _, o := range p.book.Peers() {
 		w.Peers = append(w.Peers, settle.Peer{Peer: o})
 	}
@@ -73,8 +77,9 @@ func (p *party) SetCredit(_ context.Context, _ sdk.RecordID, n sdk.NodeID, amoun
 	return nil
 }
 
-func (p *party) teller(names map[sdk.NodeID]sdk.CellName) *wallet.Teller {
-	return wallet.NewTeller(p, func() string { return "me" }, func() map[sdk.NodeID]sdk.CellName { return names })
+func (p *party) teller(names map[sdk.NodeID]sdk.CellName, denied ...sdk.NodeID) *wallet.Teller {
+	return wallet.NewTeller(p, func() string { return "me" }, func() map[sdk.NodeID]sdk.CellName { return names },
+		func(n sdk.NodeID) bool { return slices.Contains(denied, n) })
 }
 
 // A deal is work that one party has the other do.

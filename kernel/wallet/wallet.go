@@ -34,11 +34,13 @@ type Teller struct {
 	book Book
 	name func() string                      // of this node
 	seen func() map[sdk.NodeID]sdk.CellName // the names of others
+	out  func(sdk.NodeID) bool              // who is denied
 }
 
-// NewTeller makes one. Name is what this node is called, seen how others are.
-func NewTeller(b Book, name func() string, seen func() map[sdk.NodeID]sdk.CellName) *Teller {
-	return &Teller{b, name, seen}
+// NewTeller makes one. Name is what this node is called, seen how others are,
+// denied says who may not come any more.
+func NewTeller(b Book, name func() string, seen func() map[sdk.NodeID]sdk.CellName, denied func(sdk.NodeID) bool) *Teller {
+	return &Teller{b, name, seen, denied}
 }
 
 var _ admin.Banker = (*Teller)(nil)
@@ -49,22 +51,27 @@ func (t *Teller) Wallet(context.Context) (*admin.Wallet, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := t.seen()
 	out := &admin.Wallet{
 		Node: w.Node, Name: t.name(), Donor: w.Donor, Price: uint32(w.Price), Records: w.Head.Seq,
 		Balance: w.Balance, Available: w.Available, Earned: w.Earned, Spent: w.Spent, Reserved: w.Reserved,
 		Claimed: w.Claimed, Disputed: w.Disputed, Free: w.Free, Peers: []admin.WalletPeer{},
 	}
 	for i := range w.Peers {
-		out.Peers = append(out.Peers, peerOf(&w.Peers[i], names))
+		out.Peers = append(out.Peers, t.peer(&w.Peers[i], w.Credit))
 	}
 	return out, nil
 }
 
-func peerOf(p *settle.Peer, names map[sdk.NodeID]sdk.CellName) admin.WalletPeer {
+// peer shows what there is with one node. Whom the book knows has been a member:
+// while it is away, what it may owe is what it will be when it is back.
+func (t *Teller) peer(p *settle.Peer, standard sdk.ATP) admin.WalletPeer {
+	names, denied := t.seen(), t.out(p.Node)
+	if !p.CreditSet && !p.Blocked && !denied {
+		p.Credit = standard
+	}
 	return admin.WalletPeer{
 		Node: p.Node, Name: string(names[p.Node]), Balance: p.Balance(), Earned: p.Earned, Spent: p.Spent, Reserved: p.Reserved,
-		Open: p.Open, Claimed: p.Claimed, Disputed: p.Disputed, Free: p.Free, Credit: p.Credit, Default: !p.CreditSet, Blocked: p.Blocked,
+		Open: p.Open, Claimed: p.Claimed, Disputed: p.Disputed, Free: p.Free, Credit: p.Credit, Default: !p.CreditSet, Blocked: p.Blocked, Denied: denied,
 		Receipts: p.Peer.Paid.Seq + p.Earning.Seq,
 	}
 }
@@ -87,7 +94,7 @@ func (t *Teller) SetCredit(ctx context.Context, who string, amount sdk.ATP) (*ad
 	}
 	for i := range w.Peers {
 		if w.Peers[i].Node == n {
-			out := peerOf(&w.Peers[i], t.seen())
+			out := t.peer(&w.Peers[i], w.Credit)
 			return &out, nil
 		}
 	}

@@ -47,6 +47,25 @@ func TestWalletsAgree(t *testing.T) {
 	}
 }
 
+// A node that is away is shown with the credit that it has when it is back; one
+// that may not come back has none.
+func TestCreditOfWhoIsAway(t *testing.T) {
+	d := newDeal(t, 1)
+	for _, denied := range [][]sdk.NodeID{nil, {d.payer.node()}} {
+		w, err := d.payee.teller(nil, denied...).Wallet(t.Context())
+		if err != nil || len(w.Peers) != 1 {
+			t.Fatalf("%+v, %v", w, err)
+		}
+		want := standard
+		if denied != nil {
+			want = 0
+		}
+		if p := w.Peers[0]; p.Credit != want || !p.Default || p.Denied != (denied != nil) {
+			t.Errorf("denied %v: %+v", denied, p)
+		}
+	}
+}
+
 func TestHistory(t *testing.T) {
 	d := newDeal(t, 200) // more than is looked at first
 	b := d.payee.teller(map[sdk.NodeID]sdk.CellName{d.payer.node(): "client"})

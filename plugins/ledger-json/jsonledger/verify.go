@@ -53,7 +53,7 @@ func verify(ctx context.Context, dir fileSystem, saw func(sdk.Record) error) (Re
 		}
 	}
 	if c != nil && !v.met {
-		return v.Report, &DamageError{File: checkpointName, Seq: v.Head.Seq, Cause: fmt.Sprintf("it speaks of record %d, where no batch of the book ends", c.Seq)}
+		return v.Report, v.unmet()
 	}
 	return v.Report, v.twice()
 }
@@ -119,6 +119,15 @@ func (v *verifier) meet(at sdk.Head) error {
 		return &DamageError{File: checkpointName, Seq: at.Seq, Cause: "its balances are not those of the book"}
 	}
 	return nil
+}
+
+// unmet is the damage of a checkpoint whose head is not in the book.
+func (v *verifier) unmet() error {
+	cause := "it speaks of record %d, where no batch of the book ends"
+	if v.Head.Seq < v.checkpoint.Seq {
+		cause = "it speaks of record %d, and the book ends before that: it, or this copy of it, has been cut short"
+	}
+	return &DamageError{File: checkpointName, Seq: v.Head.Seq, Cause: fmt.Sprintf(cause, v.checkpoint.Seq)}
 }
 
 func (v *verifier) twice() error {
