@@ -16,7 +16,12 @@ import (
 
 const rtt = 20 * time.Millisecond // of the net, with two records
 
-func bound(cores int) sdk.ATP { return books.Bound(cores, 100*time.Millisecond, rtt) }
+// bound is that of DESIGN.md, section 9, worked out here: max(10 ATP, cores ×
+// 10 ATP/s × (receipt interval + 2 round trips + 50 ms)).
+func bound(cores int) sdk.ATP {
+	seconds := 0.100 + 2*rtt.Seconds() + 0.050
+	return max(10*100_000, sdk.ATP(float64(cores)*10*seconds*100_000))
+}
 
 // two starts a client and a donor in a bubble of their own time.
 func two(t *testing.T, client, donor settle.Options, f func(t *testing.T, client, donor *host)) {
