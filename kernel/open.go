@@ -122,7 +122,8 @@ func (k *Kernel) openGolgi(end *closers) error {
 		Catalog: k.catalog, Golgi: k.golgi, Peers: k.peers, Member: k.Live, Running: k.running, Log: k.log, Note: k.note,
 	})
 	k.probe = probe.New(probe.Options{
-		Node: k.Self().Node(), Mesh: k.mesh(), Running: k.running, Golgi: k.golgi, Peers: k.peers, Doors: k.network.Doors, Attach: k.attachSelf,
+		Node: k.Self().Node(), Mesh: k.mesh(), Running: k.running, Golgi: k.golgi, Peers: k.peers, Doors: k.network.Doors,
+		Denied: k.Live.IsDenied, Attach: k.attachSelf,
 	})
 	if err := k.openControl(end); err != nil {
 		return err

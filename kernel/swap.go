@@ -26,6 +26,9 @@ func (k *Kernel) SwapPlugin(ctx context.Context, from, to string, force bool) er
 	if err != nil {
 		return err
 	}
+	if now := k.genomeNow(); reflect.DeepEqual(g.Golgi, now.Golgi) && reflect.DeepEqual(g.Plugins, now.Plugins) {
+		return sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: that is what runs: nothing changes", from, to)
+	}
 	if problems := g.Validate(); len(problems) > 0 {
 		return sdk.Errorf(sdk.CodeInvalid, "swap %q for %q: %s", from, to, problems[0])
 	}

@@ -66,7 +66,7 @@ ends with 1 if a check fails.`,
 // examine makes all checks.
 func (a *app) examine(ctx context.Context) []finding {
 	p, first := a.patient(ctx)
-	list := append(first, checkMulticast(ctx), checkBuffers())
+	list := append(first, p.checkMulticast(ctx), checkBuffers())
 	list = append(list, p.checkPorts()...)
 	list = append(list, checkClock(), checkCgroup())
 	return append(list, p.checkKeys(), checkSockets(), checkGo(ctx), checkFiles())

@@ -82,7 +82,14 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 	if err := os.Chmod(key, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "genome.toml"), []byte(genome+"[plugins.discovery-multicast]\ninterfaces = [\"none-such*\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if by, code = examination(t, dir); code != 0 {
 		t.Errorf("when all is mended: exit code %d, %+v", code, by)
+	}
+	f := by["multicast"][0] // where it works at all, by the interfaces that the genome names
+	if f.State != doctorWarn || !strings.HasPrefix(f.Detail, "not here: ") && !strings.Contains(f.Detail, `one of ["none-such*"]`) {
+		t.Errorf("interfaces that are not there: %+v", f)
 	}
 }

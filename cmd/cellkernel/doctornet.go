@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,8 +34,8 @@ var multicastGroup = [4]byte{239, 255, 0, 1}
 
 // checkMulticast joins the group on the loopback interface alone, sends itself
 // a datagram that no router and no card would pass on, and looks for
-// interfaces by which others could be heard.
-func checkMulticast(ctx context.Context) finding {
+// interfaces by which others could be heard: those that the genome names, or all.
+func (p *patient) checkMulticast(ctx context.Context) finding {
 	f := finding{Check: "multicast", State: doctorOK}
 	if err := echoMulticast(ctx); err != nil {
 		f.State, f.Detail = doctorWarn, "not here: "+err.Error()
@@ -42,21 +43,47 @@ func checkMulticast(ctx context.Context) finding {
 		return f
 	}
 	var able []string
+	named := p.multicastNames()
+	fits := func(i net.Interface) bool {
+		return len(named) == 0 || slices.ContainsFunc(named, func(n string) bool { ok, _ := path.Match(n, i.Name); return ok })
+	}
 	list, err := net.Interfaces()
 	for _, i := range list {
-		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 {
+		if fits(i) && i.Flags&net.FlagUp != 0 && i.Flags&net.FlagMulticast != 0 && i.Flags&net.FlagLoopback == 0 {
 			able = append(able, i.Name)
 		}
 	}
 	switch {
 	case err != nil:
 		f.State, f.Detail = doctorWarn, err.Error()
+	case len(able) == 0 && len(named) > 0:
+		f.State, f.Detail = doctorWarn, fmt.Sprintf("no interface that is up has it and is one of %q, as the genome wants", named)
+		f.Fix = "ip link   # lists them; then plugins." + multicastSection + ".interfaces in genome.toml"
 	case len(able) == 0:
 		f.State, f.Detail, f.Fix = doctorWarn, "no interface that is up has it, but the loopback", "ip link set dev DEVICE up multicast on"
 	default:
 		f.Detail = "datagrams come back; others can be heard by " + strings.Join(able, ", ")
 	}
 	return f
+}
+
+// multicastSection is where a genome configures the discovery by multicast.
+const multicastSection = "discovery-multicast"
+
+// multicastNames lists the names and patterns of interfaces that the genome
+// has it use; none is all.
+func (p *patient) multicastNames() []string {
+	if p.genome == nil {
+		return nil
+	}
+	list, _ := p.genome.Plugins[multicastSection].Config["interfaces"].([]any)
+	var names []string
+	for _, e := range list {
+		if s, ok := e.(string); ok { // the check of the section has refused others
+			names = append(names, s)
+		}
+	}
+	return names
 }
 
 func echoMulticast(ctx context.Context) error {
@@ -163,7 +190,7 @@ func checkPort(addr sdk.Addr, self *admin.Peer) finding {
 		f.Detail = addr.String() + " is for its transport to judge"
 		return f
 	}
-	if self != nil && slices.ContainsFunc(self.Origins, func(o admin.PeerOrigin) bool { return strings.HasSuffix(o.Addr, ":"+port) }) {
+	if self != nil && slices.ContainsFunc(self.Addrs, func(held string) bool { return strings.HasSuffix(held, ":"+port) }) {
 		f.Detail = addr.String() + " is held by the kernel of this genome"
 		return f
 	}

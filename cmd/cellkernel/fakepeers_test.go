@@ -21,6 +21,7 @@ func addMates(f *admintest.Fake) {
 		Peers: []admin.Peer{
 			{Node: lamp, Name: "lamp", State: admin.PeerVerified, Routable: true, Links: 2, RTTUS: 1500,
 				Cells:   []admin.PeerCell{{Name: "store", Replicas: 3}},
+				Addrs:   []string{"quic://10.0.0.2:9000", "quic://[2001:db8::2]:9000"},
 				Origins: []admin.PeerOrigin{{Source: "lighthouse", Addr: "10.0.0.2:9099", AgeMS: 2000}}},
 			{Node: desk, Name: "left", State: admin.PeerGone},
 			{State: admin.PeerForeign, MeshTag: "0102030405060708", Origins: []admin.PeerOrigin{{Source: "multicast", Addr: "10.0.0.3:9099"}}},

@@ -67,7 +67,7 @@ func (a *app) showMesh(r admin.Rotation) error {
 
 // sayMesh says how a genome.toml names its mesh.
 func (a *app) sayMesh(name string) {
-	fmt.Fprintf(a.stderr, "cellkernel: a genome.toml is in it by\n\n    [kernel]\n    mesh = %q\n\n", name)
+	fmt.Fprintf(a.stderr, "cellkernel: this machine is in mesh %s; what a genome.toml boots is in it, too, if it says\n\n    [kernel]\n    mesh = %q\n\n", printable(name), name)
 }
 
 func (a *app) meshListCommand() *cobra.Command {
@@ -97,13 +97,18 @@ func (a *app) meshListCommand() *cobra.Command {
 	return cmd
 }
 
+// rotates is what is asked before.
+const rotates = "all other machines are out of it until they are invited again"
+
 func (a *app) meshRotateCommand() *cobra.Command {
+	var yes bool
 	cmd := &cobra.Command{
 		Use:   "rotate [NAME]",
 		Short: "Replace the secret of a mesh: every other machine is out until it is invited again",
 		Long: `Rotate gives the mesh of the genome.toml here, or the one that is named, a new secret. Kernels of this
 machine that are in it end all links to other members within a second. There is no time in which
-both secrets count: whoever is not invited again is out.`,
+both secrets count: whoever is not invited again is out. It asks first; where nobody can answer, --yes does.`,
+		Example:           "  cellkernel mesh rotate\n  cellkernel mesh rotate home --yes",
 		Args:              args(0, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, words []string) error {
@@ -114,6 +119,13 @@ both secrets count: whoever is not invited again is out.`,
 				return err
 			}
 			defer done()
+			if !yes {
+				if err := a.confirm(cmd.Context(), "rotate "+meshText(ctx, m, words), rotates); err != nil {
+					return err
+				}
+			}
+			ctx, cancel = brief(cmd) // anew: people answer when they like
+			defer cancel()
 			r, err := m.RotateMesh(ctx)
 			if err != nil {
 				return memberHint(err)
@@ -122,8 +134,22 @@ both secrets count: whoever is not invited again is out.`,
 			return a.showMesh(*r)
 		},
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	a.outputFlag(cmd)
 	return cmd
+}
+
+// meshText names the mesh that is to be changed. What is wrong with that of the
+// genome the change itself will say.
+func meshText(ctx context.Context, m admin.Member, words []string) string {
+	if len(words) > 0 {
+		return fmt.Sprintf("mesh %q", words[0])
+	}
+	who, err := m.Identity(ctx)
+	if err != nil {
+		return "the mesh of this genome.toml"
+	}
+	return fmt.Sprintf("mesh %q", who.Mesh)
 }
 
 // meshToChange is the mesh that is named, by its files, or the one of the genome.

@@ -28,7 +28,8 @@ func (a *app) peersCommand() *cobra.Command {
 		Long: `Peers begins with a line for each discovery: whether it is up, whether it has told all it knew,
 and how old its last event is. Then follow this node, the members of the mesh, addresses that axons
 name, and what announces itself and is of another mesh. RTT is a round trip to the kernel of a node;
-it is empty where none came back within a second. Foreign nodes are never asked.`,
+it is empty where none came back within a second. Foreign nodes are never asked. ADDRESS is where a
+node is dialled first, FOUND BY who sees it; a foreign one is shown where it was seen.`,
 		Args:              args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -103,7 +104,8 @@ func sourceText(s admin.PeerSource) string {
 	return fmt.Sprintf("%s for %s, %s, sees %d", state, timeText(s.SinceMS, time.Millisecond), last, s.Nodes)
 }
 
-// peerRow is a line of the table. Of several addresses the latest is shown.
+// peerRow is a line of the table. Of several addresses the one that is dialled
+// first is shown; what is not dialled is shown where it was seen.
 func peerRow(p *admin.Peer, all bool) []string {
 	id := string(p.Node)
 	switch {
@@ -116,13 +118,20 @@ func peerRow(p *admin.Peer, all bool) []string {
 	if p.Donor {
 		donor = "yes"
 	}
-	addr, by := originText(p.Origins, all)
+	seen, by := originText(p.Origins)
+	addrs := p.Addrs
+	if len(addrs) == 0 {
+		addrs = seen
+	}
+	if !all {
+		addrs = addrs[:min(len(addrs), 1)]
+	}
 	links := ""
 	if p.Links > 0 {
 		links = fmt.Sprint(p.Links)
 	}
 	return []string{cmp.Or(id, "-"), cmp.Or(p.Name, "-"), string(p.State), cmp.Or(rttText(p.RTTUS), "-"), cmp.Or(links, "-"), cmp.Or(donor, "-"),
-		cmp.Or(cellsText(p.Cells, all), "-"), cmp.Or(addr, "-"), cmp.Or(by, "-")}
+		cmp.Or(cellsText(p.Cells, all), "-"), cmp.Or(strings.Join(addrs, " "), "-"), cmp.Or(by, "-")}
 }
 
 func cellsText(cells []admin.PeerCell, all bool) string {
@@ -142,17 +151,17 @@ func cellsText(cells []admin.PeerCell, all bool) string {
 }
 
 // originText returns where a peer was seen, and by whom.
-func originText(origins []admin.PeerOrigin, all bool) (addr, by string) {
-	var addrs, sources []string
+func originText(origins []admin.PeerOrigin) (addrs []string, by string) {
+	var sources []string
 	for _, o := range origins {
-		if o.Addr != "" && (all || len(addrs) == 0) && !slices.Contains(addrs, o.Addr) {
+		if o.Addr != "" && !slices.Contains(addrs, o.Addr) {
 			addrs = append(addrs, o.Addr)
 		}
 		if !slices.Contains(sources, o.Source) {
 			sources = append(sources, o.Source)
 		}
 	}
-	return strings.Join(addrs, " "), strings.Join(sources, " ")
+	return addrs, strings.Join(sources, " ")
 }
 
 // rttText is a round trip for people; 0 is none.

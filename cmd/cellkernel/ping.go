@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +30,8 @@ func (a *app) pingCommand() *cobra.Command {
 		Short: "Call the kernel of another node and tell how long the answers took",
 		Long: `Ping makes a link to the kernel of a node, secured like every link between machines, and calls it. NODE is
 a name or id that "cellkernel peers" shows, the beginning of an id, or an address where a node listens:
-"10.0.0.2:9000". It ends with 5 if no answer came, 4 if nobody knows the node.`,
+"10.0.0.2:9000". It ends with 5 if no answer came, 4 if nobody has seen the node, 6 if
+it is kept out of the mesh, or this node is.`,
 		Example:           "  cellkernel ping desk\n  cellkernel ping -c 100 10.0.0.2:9000",
 		Args:              args(1, 1),
 		ValidArgsFunction: a.completeNodes,
@@ -60,19 +62,29 @@ func (a *app) ping(cmd *cobra.Command, r admin.PingRequest) error {
 		}
 		return nil
 	})
-	switch {
-	case sdk.CodeOf(err) == sdk.CodeNotFound:
-		return withHint(err, `"cellkernel peers" lists the nodes`)
-	case sdk.CodeOf(err) == sdk.CodeUnavailable && report.Sent == 0:
-		return withHint(err, `"cellkernel explain golgi@%s" tries every address`, r.Node)
-	case err != nil && report.Sent == 0:
-		return err
+	if err != nil && report.Sent == 0 {
+		return pingHint(err, r.Node)
 	}
 	if err := a.show(report, func(w io.Writer) error { return report.text(w) }); err != nil {
 		return err
 	}
 	if err == nil && report.Got == 0 {
 		return &exitError{exitUnreachable}
+	}
+	return err
+}
+
+// pingHint says where to look if a node can not be asked.
+func pingHint(err error, node string) error {
+	switch code := sdk.CodeOf(err); {
+	case code == sdk.CodeNotFound:
+		return withHint(err, `"cellkernel peers" lists the nodes`)
+	case code == sdk.CodeDenied:
+		return withHint(err, `"cellkernel deny --list" says who is kept out here; the other node has a list of its own`)
+	case strings.Contains(err.Error(), "this kernel reaches no other machine"):
+		return withHint(err, `give a cell listen = true in genome.toml, then "cellkernel up"`)
+	case code == sdk.CodeUnavailable:
+		return withHint(err, `"cellkernel explain golgi@%s" tries every address`, node)
 	}
 	return err
 }

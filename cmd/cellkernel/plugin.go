@@ -101,6 +101,8 @@ The genome is not changed: the next "cellkernel up" goes back to what it says.`,
 			switch sdk.CodeOf(err) {
 			case sdk.CodeNotFound:
 				return withHint(err, `"cellkernel plugin list" lists the names`)
+			case sdk.CodeInvalid:
+				return withHint(err, `"cellkernel plugin list" lists what runs; "cellkernel plugin restart" replaces the process of the same plugin`)
 			case sdk.CodeUnavailable:
 				return withHint(err, `--force swaps nevertheless`)
 			}

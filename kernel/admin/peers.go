@@ -68,7 +68,8 @@ type Peer struct {
 	Donor    bool         `json:"donor"`
 	Links    int          `json:"links"`
 	Cells    []PeerCell   `json:"cells"`
-	Origins  []PeerOrigin `json:"origins"` // the latest first
+	Addrs    []string     `json:"addrs"`   // where its kernel is dialled, the best first; of this node: where it listens
+	Origins  []PeerOrigin `json:"origins"` // by whom and where it was seen, the latest first
 	HeardMS  int64        `json:"heard_ms"`
 	// RTTUS is a round trip to its kernel in microseconds; 0 if that is not
 	// known. Foreign ones are never asked.

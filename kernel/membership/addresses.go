@@ -20,12 +20,17 @@ func ReachableAt(doors []sdk.Addr, said []string) ([]sdk.Addr, error) {
 		return nil, sdk.Errorf(sdk.CodeUnavailable, "invite: nothing of this node listens for other machines")
 	}
 	var list []sdk.Addr
+	add := func(a sdk.Addr) { // what is said twice, or is a door's own, is listed once
+		if !slices.ContainsFunc(list, func(b sdk.Addr) bool { return a.String() == b.String() }) {
+			list = append(list, a)
+		}
+	}
 	for _, s := range said {
 		a, err := addressOf(doors, s)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, a)
+		add(a)
 	}
 	for _, d := range doors {
 		hosts, err := hostsOf(d.Host)
@@ -33,7 +38,7 @@ func ReachableAt(doors []sdk.Addr, said []string) ([]sdk.Addr, error) {
 			return nil, err
 		}
 		for _, h := range hosts {
-			list = append(list, sdk.Addr{Scheme: d.Scheme, Host: h, Hint: d.Hint})
+			add(sdk.Addr{Scheme: d.Scheme, Host: h, Hint: d.Hint})
 		}
 	}
 	return list[:min(len(list), admin.MaxAddresses)], nil

@@ -1,6 +1,7 @@
 package membership_test
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"testing"
@@ -47,6 +48,10 @@ func TestInvitationsSayWhereToKnock(t *testing.T) {
 			t.Errorf("%q: got %q, %v, want %q", c.said, flat, err, c.want)
 		}
 	}
+	got, err := membership.ReachableAt([]sdk.Addr{one, two}, []string{"home.example", "home.example:9000", "192.0.2.1", "quic://home.example"})
+	if err != nil || fmt.Sprint(got) != "[quic://home.example:9000 quic://192.0.2.1:9000 quic://[2001:db8::1]:9001]" {
+		t.Errorf("addresses that are said twice: got %v, %v", got, err)
+	}
 	if _, err := membership.ReachableAt(nil, []string{"home.example"}); sdk.CodeOf(err) != sdk.CodeUnavailable {
 		t.Errorf("without a listener: got %v", err)
 	}
@@ -73,7 +78,10 @@ func TestInvitationsNameRealAddresses(t *testing.T) {
 			}
 		}
 	}
-	many := slices.Repeat([]sdk.Addr{openAt("192.0.2.1:9000")}, 20)
+	var many []sdk.Addr
+	for i := range 20 {
+		many = append(many, openAt(fmt.Sprintf("192.0.2.1:%d", 9000+i)))
+	}
 	if got, err := membership.ReachableAt(many, nil); err != nil || len(got) != admin.MaxAddresses {
 		t.Errorf("20 listeners: got %d addresses, %v", len(got), err)
 	}

@@ -183,7 +183,7 @@ func (l *Live) Denied(context.Context) ([]admin.Denial, error) {
 func (l *Live) Deny(_ context.Context, who string) (*admin.Denial, error) {
 	node, err := l.nodeNamed(who)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("deny %.60q: %w", who, err)
 	}
 	name := string(l.k.Seen()[node])
 	return l.changeDenied("denied", func() (*admin.Denial, error) {
@@ -225,7 +225,7 @@ func (l *Live) nodeNamed(who string) (sdk.NodeID, error) {
 	}
 	name, err := sdk.ParseCellName(who)
 	if err != nil {
-		return "", sdk.Errorf(sdk.CodeInvalid, "find node %.60q: want its id or its name", who)
+		return "", sdk.Errorf(sdk.CodeInvalid, "want the id or the name of a node")
 	}
 	var ids []string
 	for node, called := range l.k.Seen() {
@@ -235,12 +235,12 @@ func (l *Live) nodeNamed(who string) (sdk.NodeID, error) {
 	}
 	switch len(ids) {
 	case 0:
-		return "", sdk.Errorf(sdk.CodeNotFound, "find node %q: no node of that name was seen: its id is always known", who)
+		return "", sdk.Errorf(sdk.CodeNotFound, "no node of that name was seen in this mesh; an id is taken whether it was seen or not")
 	case 1:
 		return sdk.NodeID(ids[0]), nil
 	}
 	slices.Sort(ids)
-	return "", sdk.Errorf(sdk.CodeInvalid, "find node %q: several call themselves so: %s", who, strings.Join(ids, ", "))
+	return "", sdk.Errorf(sdk.CodeInvalid, "%d nodes are called that: %s", len(ids), strings.Join(ids[:min(len(ids), 8)], ", "))
 }
 
 // reload makes effective what the files say. What can not be read leaves

@@ -181,7 +181,10 @@ func Denials(d identity.Denied) []admin.Denial {
 func (m *Member) Deny(_ context.Context, who string) (*admin.Denial, error) {
 	node, err := sdk.ParseNodeID(who)
 	if err != nil {
-		return nil, sdk.Errorf(sdk.CodeInvalid, "deny %q: without a running kernel only ids are known: %v", who, err)
+		if _, err := sdk.ParseCellName(who); err == nil {
+			return nil, sdk.Errorf(sdk.CodeNotFound, "deny %.60q: no kernel runs here that could know whose name that is; an id is taken at any time", who)
+		}
+		return nil, sdk.Errorf(sdk.CodeInvalid, "deny %.60q: want the id or the name of a node", who)
 	}
 	self, err := m.store.Identity(m.node)
 	if err != nil {

@@ -180,6 +180,11 @@ func (t *Table) Addrs(id sdk.NodeID, cell sdk.CellName) []sdk.Addr {
 	if n == nil {
 		return nil
 	}
+	return t.best(n, cell, now)
+}
+
+// best is Addrs of a node that is known.
+func (t *Table) best(n *node, cell sdk.CellName, now time.Time) []sdk.Addr {
 	list := t.where(n, cell)
 	slices.SortStableFunc(list, func(a, b sdk.Addr) int { // addrs has sorted by news
 		x, y := n.marks[a.String()], n.marks[b.String()]

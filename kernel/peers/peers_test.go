@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -282,6 +283,37 @@ func TestAnOutageOfDiscoveryIsNotSilence(t *testing.T) {
 	})
 }
 
+// A discovery that was exchanged is named no more, though where it saw a node
+// is dialled until its news is old.
+func TestExchangedSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tab := newTable()
+		want := func(sources, addrs string) {
+			t.Helper()
+			row := tab.Nodes()[0]
+			var by []string
+			for _, o := range row.Origins {
+				by = append(by, o.Source)
+			}
+			if got := strings.Join(by, " "); got != sources || fmt.Sprint(row.Addrs) != addrs {
+				t.Errorf("seen by %q at %v, want %q at %s", got, row.Addrs, sources, addrs)
+			}
+		}
+		const dialled = "[quic://10.0.0.7:9000 tcp://10.0.0.7:9001]"
+		see(t, tab, mc, home, says(1, 1, "a"), peers.VerdictNew)
+		want(mc, dialled)
+		tab.SourceUp(lh)
+		tab.SourceRemoved(mc)
+		want("", dialled)
+		wantServing(t, tab, "a", "[n1]")
+		see(t, tab, lh, home, says(1, 2, "a"), peers.VerdictRefreshed)
+		want(lh, dialled)
+		time.Sleep(peers.MaxFresh)
+		want(lh, "[]") // it is not heard any more
+		wantServing(t, tab, "a", "[]")
+	})
+}
+
 func TestLeasesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tab := newTable()
@@ -422,7 +454,8 @@ func TestSourcesAndRows(t *testing.T) {
 			t.Fatalf("%d rows, want 2", len(rows))
 		}
 		want = fmt.Sprint("{", id(1), " [0 0 0 0 0 0 0 0] n1 verified true true 1 ", boot(1, 0), " 4 1 2s 8s 0 [{a 1 3} {b 1 3}] ",
-			"[{multicast 10.0.0.7:9099 2s 0} {multicast [fe80::1%eth0]:9099 2s 0}]}")
+			"[{multicast 10.0.0.7:9099 2s 0} {multicast [fe80::1%eth0]:9099 2s 0}] ",
+			"[quic://10.0.0.7:9000 quic://[fe80::1%eth0]:9000 tcp://10.0.0.7:9001 tcp://[fe80::1%eth0]:9001]}")
 		if got := fmt.Sprint(rows[0]); got != want {
 			t.Errorf("row\n%s, want\n%s", got, want)
 		}

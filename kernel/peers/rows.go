@@ -37,7 +37,8 @@ type Row struct {
 	Fresh    time.Duration // how long that is still believed, 0 if it is not
 	Refused  uint64        // announcements of earlier or rival boots
 	Cells    []Cell        // by name; their Listeners mean nothing here
-	Origins  []Origin      // the latest first
+	Origins  []Origin      // the latest first; those of sources that are used
+	Addrs    []sdk.Addr    // where its kernel is dialled, as [Table.Addrs] has them
 }
 
 // An Origin is by whom and where a node was seen.
@@ -91,12 +92,16 @@ func (t *Table) row(n *node, now time.Time) Row {
 	slices.SortFunc(r.Cells, func(a, b Cell) int { return cmp.Compare(a.Name, b.Name) })
 	for _, o := range n.origins {
 		for _, s := range o.sight {
+			if t.sources[s.source] == nil {
+				continue // it was exchanged; where it saw the node is dialled all the same
+			}
 			r.Origins = append(r.Origins, Origin{s.source, s.at, now.Sub(s.seen), s.port})
 		}
 	}
 	slices.SortFunc(r.Origins, func(a, b Origin) int {
 		return cmp.Or(cmp.Compare(a.Age, b.Age), a.Addr.Compare(b.Addr), cmp.Compare(a.Source, b.Source))
 	})
+	r.Addrs = t.best(n, sdk.GolgiName, now)
 	return r
 }
 

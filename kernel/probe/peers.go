@@ -83,13 +83,17 @@ func addAddr(list []admin.Peer, at string, r rtt) []admin.Peer {
 	origin := admin.PeerOrigin{Source: byAxon, Addr: at}
 	if i := slices.IndexFunc(list, func(p admin.Peer) bool { return r.way.Node != "" && p.Node == r.way.Node }); i >= 0 {
 		list[i].Origins = append(list[i].Origins, origin)
+		if addr := r.way.Addr.String(); !slices.Contains(list[i].Addrs, addr) {
+			list[i].Addrs = append(list[i].Addrs, addr)
+		}
 		if list[i].RTTUS == 0 {
 			list[i].RTTUS = r.took.Microseconds()
 		}
 		return list
 	}
-	p := admin.Peer{State: admin.PeerUnknown, Cells: []admin.PeerCell{}, Origins: []admin.PeerOrigin{origin}}
+	p := admin.Peer{State: admin.PeerUnknown, Cells: []admin.PeerCell{}, Addrs: []string{at}, Origins: []admin.PeerOrigin{origin}}
 	if r.way.Node != "" {
+		p.Addrs = []string{r.way.Addr.String()}
 		p.Node, p.Name, p.State, p.Routable, p.RTTUS = r.way.Node, r.name, admin.PeerVerified, true, r.took.Microseconds()
 	}
 	return append(list, p)
@@ -100,9 +104,10 @@ func (p *Prober) selfPeer() admin.Peer {
 	g, cells := p.opt.Running()
 	self := admin.Peer{
 		Node: p.opt.Node, Name: g.Kernel.Node, State: admin.PeerSelf, Wire: wire.Major,
-		Cells: []admin.PeerCell{}, Origins: []admin.PeerOrigin{},
+		Cells: []admin.PeerCell{}, Addrs: []string{}, Origins: []admin.PeerOrigin{},
 	}
 	for _, d := range p.opt.Doors() {
+		self.Addrs = append(self.Addrs, d.String())
 		self.Origins = append(self.Origins, admin.PeerOrigin{Source: byListen, Addr: d.String()})
 	}
 	for _, name := range cells {
@@ -117,7 +122,11 @@ func (p *Prober) selfPeer() admin.Peer {
 func peerOf(r peers.Row) admin.Peer {
 	p := admin.Peer{
 		Node: r.Node, Name: string(r.Name), State: admin.PeerState(r.State), Routable: r.Routable, Donor: r.Donor,
-		Links: r.Links, HeardMS: r.Heard.Milliseconds(), Wire: r.Wire, Cells: []admin.PeerCell{}, Origins: originsOf(r),
+		Links: r.Links, HeardMS: r.Heard.Milliseconds(), Wire: r.Wire, Cells: []admin.PeerCell{},
+		Addrs: []string{}, Origins: originsOf(r),
+	}
+	for _, a := range r.Addrs {
+		p.Addrs = append(p.Addrs, a.String())
 	}
 	if r.State == peers.StateForeign {
 		p.MeshTag = hex.EncodeToString(r.Tag[:])

@@ -1,5 +1,5 @@
 // Package probe looks at other nodes for people: who is known and how far away
-// it is (peers.go), whether one answers (probe.go), and how a name leads to a
+// it is (peers.go), whether one answers (probe.go) or why not (trouble.go), and how a name leads to a
 // cell (explain.go). It changes nothing, and nothing depends on what it finds.
 package probe
 
@@ -38,6 +38,7 @@ type Options struct {
 	Golgi   *golgi.Golgi
 	Peers   *peers.Table
 	Doors   func() []network.Door
+	Denied  func(sdk.NodeID) bool                      // whether a node is kept out of the mesh
 	Attach  func(sdk.CellName) (*cell.Membrane, error) // the kernel as a caller of that name
 }
 
@@ -91,6 +92,9 @@ func (p *Prober) Ping(ctx context.Context, r admin.PingRequest, yield func(admin
 	if err != nil {
 		return err
 	}
+	if err := p.reachable(r.Node, at); err != nil {
+		return err
+	}
 	v, err := p.visit()
 	if err != nil {
 		return err
@@ -98,7 +102,7 @@ func (p *Prober) Ping(ctx context.Context, r admin.PingRequest, yield func(admin
 	defer v.close()
 	began := time.Now()
 	if _, err := v.ping(ctx, at, firstPing); err != nil {
-		return sdk.Errorf(unreachable(err), "ping %q: %v", r.Node, err)
+		return p.why(ctx, r.Node, at, err)
 	}
 	connect := time.Since(began)
 	for seq := 1; ; seq++ {

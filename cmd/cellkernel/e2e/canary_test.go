@@ -128,7 +128,7 @@ func TestSecretsStayWhereTheyAre(t *testing.T) {
 		}
 		free(t, secrets, "admin API "+path, out)
 	}
-	n.want(0, "mesh", "rotate") // an end that speaks of the secret
+	n.want(0, "mesh", "rotate", "--yes") // an end that speaks of the secret
 	n.want(0, "down")
 	freeFiles(t, secrets, n.dir, p.dir)
 	free(t, secrets, "output of the kernel", []byte(k.err.String()+k.out.String()))

@@ -129,6 +129,9 @@ func TestDiscoverySwap(t *testing.T) {
 	}
 	doomed.signal(syscall.SIGKILL)
 	a.want(0, "plugin", "swap", "discovery-multicast", "discovery-lighthouse")
+	if list := a.want(0, "peers").out; strings.Contains(list, "multicast") || !strings.Contains(list, "quic://") {
+		t.Errorf("a discovery that was exchanged is named still, or what is dialled is not:\n%s", list)
+	}
 	a.more(asker, 50)
 	a.want(0, "plugin", "swap", "lighthouse", "multicast")
 	a.more(asker, 50)

@@ -132,8 +132,8 @@ func TestMeshesOfAMachine(t *testing.T) {
 	contains(t, r.err, `"home"`, "cellkernel mesh create home", "cellkernel join")
 	contains(t, n.want(4, "up", "-d").err, "cellkernel mesh create home")
 	contains(t, n.want(0, "id").out, "home (this machine is not in it)")
-	n.want(4, "mesh", "rotate")
-	n.want(4, "mesh", "rotate", "home")
+	n.want(4, "mesh", "rotate", "--yes")
+	n.want(4, "mesh", "rotate", "home", "--yes")
 	n.want(2, "mesh", "create", "no name")
 	made := n.want(0, "mesh", "create", "home")
 	contains(t, made.err, `mesh = "home"`)
@@ -143,9 +143,9 @@ func TestMeshesOfAMachine(t *testing.T) {
 		t.Errorf("mesh create: got %q, want id %s", made.out, id)
 	}
 	contains(t, n.want(0, "mesh", "list").out, "home", id, "first", n.home())
-	n.want(0, "mesh", "rotate", "home")
+	n.want(0, "mesh", "rotate", "home", "--yes")
 	other := n.id().MeshID
-	n.want(0, "mesh", "rotate")
+	n.want(0, "mesh", "rotate", "--yes")
 	if third := n.id().MeshID; id == other || other == third || id == third {
 		t.Errorf("mesh rotate: %s, %s, %s", id, other, third)
 	}
@@ -281,7 +281,7 @@ func TestRotatedMeshIsEmpty(t *testing.T) {
 	c := p.client(p.mesh(), "c")
 	p.mustRelay(c, "w")
 	code := n.invite().Code
-	contains(t, n.want(0, "mesh", "rotate").err, "links ended: ", "invited again")
+	contains(t, n.want(0, "mesh", "rotate", "--yes").err, "links ended: ", "invited again")
 	n.inTime("cut off by the rotation", timed(func() {
 		n.eventually("the call is refused", func() bool { return p.relay(c, "w", 300*time.Millisecond).Code != "" })
 	}), time.Second)

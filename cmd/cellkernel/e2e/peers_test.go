@@ -102,8 +102,7 @@ axons = { store = "axon://127.0.0.1:`+port+`/store", shut = "axon://127.0.0.1:`+
 		t.Errorf("the address where nobody does: got %+v", unknown)
 	}
 	contains(t, a.want(0, "ping", "127.0.0.1:"+port, "-c", "2").out, "bee (", "2 of 2 answered: min ")
-	a.want(4, "ping", "nobody")
-	a.want(5, "ping", "127.0.0.1:"+shut)
+	a.refusedPings(b, port, shut)
 	contains(t, a.want(0, "explain", "store.Echo", "--from", "shop").out,
 		`rule      axon allows: cell "shop": store = axon://127.0.0.1:`+port+`/store`, "found   by its address in the axon",
 		"tried   quic://127.0.0.1:"+port+": answers", "encrypted, both ends proved", "Echo exists")
@@ -112,6 +111,41 @@ axons = { store = "axon://127.0.0.1:`+port+`/store", shut = "axon://127.0.0.1:`+
 	a.want(4, "explain", "store", "--from", "nobody")
 	contains(t, a.want(0, "status").out, "reachable from this machine only")
 	contains(t, b.want(0, "status").out, "reachable from this machine only, at quic://127.0.0.1:"+port)
+}
+
+// refusedPings pings what does not answer: the text says what was asked, what
+// is in the way, and what to do, and the exit code says which kind it is.
+func (a *node) refusedPings(b *node, port, shut string) {
+	a.t.Helper()
+	bee, nobody := string(b.id().NodeID), strings.Repeat("a", 52)
+	said := func(code int, to string, want ...string) {
+		a.t.Helper()
+		contains(a.t, a.want(code, "ping", to).err, want...)
+	}
+	said(4, "nobody", `find node "nobody": nobody of that name or id was seen`, `hint: "cellkernel peers" lists the nodes`)
+	said(4, nobody, `ping "`+nobody+`": no node of that id was seen`, "hint: ")
+	said(5, "127.0.0.1:"+shut, `ping "127.0.0.1:`+shut+`": quic://127.0.0.1:`+shut+": ", "connection refused", "explain golgi@")
+	a.want(0, "deny", bee)
+	said(6, bee, `ping "`+bee+`": node `+bee[:8]+" is on the deny list of this mesh", `hint: "cellkernel deny --list"`)
+	said(6, "127.0.0.1:"+port, `ping "127.0.0.1:`+port+`": `, "is on the deny list", "hint: ")
+	contains(a.t, a.want(4, "deny", "kitchen").err, `deny "kitchen": no node of that name was seen`, `hint: "cellkernel id"`)
+	contains(a.t, a.want(2, "deny", "no name").err, `deny "no name": want the id or the name of a node`)
+	a.want(0, "undeny", bee)
+	contains(a.t, a.want(2, "plugin", "swap", "transport-quic", "quic").err, "that is what runs: nothing changes", "plugin restart")
+}
+
+// A kernel whose cells are for its machine runs no plugin that leaves it.
+func TestPingWithoutANetwork(t *testing.T) {
+	t.Parallel()
+	n := farNode(t, newMesh(t), "hermit", `
+[golgi]
+discovery = []
+[cells.store]
+command = ["PROBE", "serve"]
+`)
+	n.up()
+	contains(t, n.want(5, "ping", "127.0.0.1:1").err, `ping "127.0.0.1:1": this kernel reaches no other machine`, "hint: give a cell listen = true")
+	contains(t, n.want(0, "ping", "hermit", "-c", "1").out, "1 of 1 answered")
 }
 
 func TestALighthouseShowsNodesToEachOther(t *testing.T) {
@@ -141,7 +175,7 @@ axons = { store = "axon://store", none = "axon://nobody" }
 	a.mustRelay(a.client(a.mesh(), "shop"), "store")
 	r := a.want(0, "peers")
 	contains(t, r.out, "discovery lighthouse: up for ", "last event ", "store")
-	if !regexp.MustCompile(`(?m)^\S+ +bee +verified +\d`).MatchString(r.out) {
+	if !regexp.MustCompile(`(?m)^\S+ +bee +verified +\d.* quic://127\.0\.0\.1:\d+ +lighthouse$`).MatchString(r.out) {
 		t.Errorf("no row of bee with a round trip in\n%s", r.out)
 	}
 	contains(t, a.want(0, "ping", "bee", "-c", "1").out, "1 of 1 answered")
