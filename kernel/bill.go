@@ -61,6 +61,16 @@ func (o others) Member(n sdk.NodeID) bool {
 // Used implements [settle.Nodes].
 func (o others) Used(n sdk.NodeID) bool { return o.k.golgi.Uses(n) }
 
+// Own implements [settle.Nodes].
+func (o others) Own(n sdk.NodeID) (books.Own, <-chan struct{}) {
+	own := o.k.golgi.Own(n)
+	out := books.Own{Busy: own.Busy, Calls: make(map[books.Pair]uint64, len(own.Calls))}
+	for p, calls := range own.Calls {
+		out.Calls[books.Pair(p)] = calls
+	}
+	return out, own.Changed
+}
+
 // Receipts implements [settle.Nodes].
 func (o others) Receipts(ctx context.Context, at string) (settle.Stream, error) {
 	return node.NewNodeClient(o.k.golgiCell.Synapse(sdk.CellName(string(sdk.GolgiName) + "@" + at))).Receipts(ctx)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,5 +65,24 @@ func (a *app) receipts(cmd *cobra.Command, c *admin.Client, q admin.EntryQuery) 
 	if a.output == "json" {
 		return writeJSON(a.stdout, file)
 	}
-	return table(a.stdout, []string{"NUMBER", "ENTRY", "TIME", "WAY", "ATP", "IN ALL", "CPU µs IN ALL", "CALLS IN ALL"}, rows)
+	if err := table(a.stdout, []string{"NUMBER", "ENTRY", "TIME", "WAY", "ATP", "IN ALL", "CPU µs IN ALL", "CALLS IN ALL"}, rows); err != nil {
+		return err
+	}
+	return a.refusals(cmd, c, q.Peer)
+}
+
+// refusals says why this node does not sign what a node asks for, if that is so.
+func (a *app) refusals(cmd *cobra.Command, c *admin.Client, who string) error {
+	w, err := c.Wallet(cmd.Context())
+	if err != nil {
+		return err
+	}
+	for _, p := range w.Peers {
+		if p.Refused != "" && (p.Name == who || strings.HasPrefix(string(p.Node), who)) {
+			if _, err := fmt.Fprintf(a.stdout, "node %s asks for more, which this node does not sign: %s\n", p.Node.Short(), printable(p.Refused)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -53,11 +53,12 @@ type WalletPeer struct {
 	Claimed  sdk.ATP    `json:"claimed_us"`
 	Disputed sdk.ATP    `json:"disputed_us"`
 	Free     sdk.ATP    `json:"free_us"`
-	Credit   sdk.ATP    `json:"credit_us"` // how much it may owe this node
-	Default  bool       `json:"default"`   // nobody has said so: it is what every member has
-	Blocked  bool       `json:"blocked"`   // it was caught cheating
-	Denied   bool       `json:"denied"`    // it may not come any more: see "cellkernel deny"
-	Receipts uint64     `json:"receipts"`  // with both signatures, of the latest epochs
+	Credit   sdk.ATP    `json:"credit_us"`         // how much it may owe this node
+	Default  bool       `json:"default"`           // nobody has said so: it is what every member has
+	Blocked  bool       `json:"blocked"`           // it was caught cheating
+	Denied   bool       `json:"denied"`            // it may not come any more: see "cellkernel deny"
+	Receipts uint64     `json:"receipts"`          // with both signatures, of the latest epochs
+	Refused  string     `json:"refused,omitempty"` // why this node does not sign what it asks for
 }
 
 // An EntryQuery selects entries. The zero EntryQuery is the whole book.

@@ -79,44 +79,8 @@ func Bound(cores int, interval, rtt time.Duration) sdk.ATP {
 	return max(Least, sdk.ATP(cores)*sdk.ATP(d.Microseconds()))
 }
 
-// MaxCores is the most cores that a donor is believed to have.
+// MaxCores is the most cores that a donor says it has.
 const MaxCores = 4096
-
-// An Allowance is how much CPU time the other side can have used at most: so
-// many cores, all the time, and what it may have done before anybody looked.
-type Allowance struct {
-	cores int
-	burst sdk.ATP
-	left  sdk.ATP
-	at    time.Time
-}
-
-// NewAllowance begins at now, with burst to take at once.
-func NewAllowance(cores int, burst sdk.ATP, now time.Time) *Allowance {
-	return &Allowance{cores: min(max(cores, 1), MaxCores), burst: burst, left: burst, at: now}
-}
-
-// Take takes cpu, or reports that it can not have been used by now. The meter
-// of the other side may be off by 2 %.
-func (a *Allowance) Take(cpu sdk.ATP, now time.Time) bool {
-	if d := min(now.Sub(a.at), time.Hour); d > 0 {
-		grown := sdk.ATP(a.cores) * sdk.ATP(d.Microseconds())
-		a.left += grown + grown/50
-		a.at = now
-	}
-	ok := cpu <= a.left
-	if ok {
-		a.left -= cpu
-	}
-	// What was not used does not add up beyond an hour of all cores.
-	a.left = min(a.left, a.burst+sdk.ATP(a.cores)*sdk.ATP(time.Hour.Microseconds()))
-	return ok
-}
-
-// Could reports whether cpu may ever be taken at once.
-func (a *Allowance) Could(cpu sdk.ATP) bool {
-	return cpu <= a.burst+sdk.ATP(a.cores)*sdk.ATP(time.Hour.Microseconds())
-}
 
 // total sums amounts, which are not negative; beyond MaxAmount it is not ok.
 func total(sum, more sdk.ATP) (sdk.ATP, bool) {

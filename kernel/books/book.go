@@ -54,11 +54,11 @@ type Book struct {
 	accounts map[sdk.Account]sdk.ATP
 	peers    map[sdk.NodeID]*relation
 	ids      map[sdk.RecordID]stored
-	pruned   int64    // Unix milliseconds of the last look at all ids
-	floor    int64    // Unix milliseconds: ids of before were forgotten
-	parts    [][]byte // of a snapshot that is being applied
-	since    uint64   // records since the last snapshot
-	due      uint64   // so many of them make the next worth its size
+	pruned   int64      // Unix milliseconds of the last look at all ids
+	floor    int64      // Unix milliseconds: ids of before were forgotten
+	parts    []Snapshot // of a snapshot that is being applied
+	since    uint64     // records since the last snapshot
+	due      uint64     // so many of them make the next worth its size
 	broken   error
 }
 
@@ -167,14 +167,12 @@ func (b *Book) prune(ms int64) {
 	}
 }
 
-// remembered are the ops that others ask for, and so may ask for twice. Receipts
-// have numbers of their own, and what the kernel books for itself it books once.
+// remembered are the ops that people ask for, and so may ask for twice. Receipts
+// have numbers of their own; and what the kernel books for itself, like
+// reservations, it books once: it makes a new id each time, many a second.
 func remembered(op Op) bool {
-	switch op.(type) {
-	case Credit, Reserve, Void:
-		return true
-	}
-	return false
+	_, asked := op.(Credit)
+	return asked
 }
 
 // Apply takes a record that is stored. Anything that is not what this book

@@ -1,7 +1,6 @@
 package books
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -41,19 +40,20 @@ type loading struct {
 // if there is no whole snapshot behind that.
 func loadFrom(ctx context.Context, l sdk.Ledger, self sdk.NodeID, o loading) (*Book, error) {
 	var tail []sdk.Record
-	start, parts := -1, [][]byte{}
+	start := -1
+	var parts []Snapshot
 	var blob []byte
 	err := l.Read(ctx, o.from, func(r sdk.Record) bool {
 		if r.Seq > o.head.Seq {
 			return false
 		}
 		tail = append(tail, r)
-		if s, ok := snapshotOf(r); ok && int(s.Part) == len(parts) {
-			if parts = append(parts, s.Chunk); s.Part+1 == s.Parts {
-				start, blob, parts = len(tail), bytes.Join(parts, nil), nil
-			}
-		} else {
+		if s, ok := snapshotOf(r); !ok || !follows(parts, s) {
 			parts = nil
+		} else if more, whole := gather(parts, s); whole != nil {
+			start, blob, parts = len(tail), whole, nil
+		} else {
+			parts = more
 		}
 		if start > 0 && o.from > 1 { // what is before a snapshot is not needed
 			tail, start = append(tail[:0], tail[start:]...), 0

@@ -2,9 +2,14 @@ package books_test
 
 import (
 	"context"
+	"encoding/binary"
+	"fmt"
 	"maps"
+	"slices"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/cellkernel/cellkernel/kernel/books"
 	"github.com/cellkernel/cellkernel/sdk"
@@ -75,8 +80,9 @@ func TestSnapshots(t *testing.T) {
 			snapshots++
 		}
 	}
-	last := books.NewID(donor.now, [10]byte{1})
-	rec, _, err := donor.book.Make(donor.now, last, books.Void{Peer: client.Node(), Amount: 3})
+	// Of the ids only those of credits are remembered: see TestADayOfReservations.
+	last, credit := books.NewID(donor.now, [10]byte{1}), books.Credit{Peer: client.Node(), Amount: 3}
+	rec, _, err := donor.book.Make(donor.now, last, credit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +97,7 @@ func TestSnapshots(t *testing.T) {
 	if b.Head() != donor.book.Head() || b.Wallet(0) != donor.book.Wallet(0) || b.Peer(client.Node()) != donor.book.Peer(client.Node()) {
 		t.Errorf("loaded: %+v\nwas:    %+v", b.Peer(client.Node()), donor.book.Peer(client.Node()))
 	}
-	if rec, _, err := b.Make(donor.now, last, books.Void{Peer: client.Node(), Amount: 3}); rec != nil || err != nil {
+	if rec, _, err := b.Make(donor.now, last, credit); rec != nil || err != nil {
 		t.Errorf("a record of before: %v, %v", rec, err)
 	}
 	if !books.NewPayee(side(donor, client, 9), terms, b).Waiting() {
@@ -123,4 +129,73 @@ func TestIDs(t *testing.T) {
 			t.Errorf("an id of %s ago: %v", age, err)
 		}
 	}
+}
+
+// A kernel that reserves and gives back ten times a second does so for longer
+// than a day, and its book does not grow by it. Before, all of these ids were
+// remembered for 24 h, and after less than two hours nothing was booked any more.
+func TestADayOfReservations(t *testing.T) {
+	p, o := newParty(t, "self"), newParty(t, "other")
+	book := func(i int, op books.Op) {
+		var random [10]byte
+		binary.BigEndian.PutUint64(random[:], uint64(i))
+		if rec, _, err := p.book.Make(p.now, books.NewID(p.now, random), op); err != nil || rec == nil {
+			t.Fatalf("after %d: %v", i, err)
+		}
+	}
+	const each = 10 * 25 * 60 * 60 // of the reservations, and of what gives them back
+	for i := range each {
+		p.now = p.now.Add(100 * time.Millisecond)
+		book(2*i, books.Reserve{Peer: o.Node(), Amount: 5, Limit: 10})
+		book(2*i+1, books.Void{Peer: o.Node(), Amount: 5})
+	}
+	t.Logf("%d records in %s; a snapshot has %d bytes", p.book.Head().Seq, time.Duration(each)*100*time.Millisecond, len(p.book.Blob()))
+	if len(p.book.Blob()) > 2000 {
+		t.Errorf("a snapshot has %d bytes: one relation and no id", len(p.book.Blob()))
+	}
+}
+
+// A life that ends in the middle of a snapshot leaves one that is never taken
+// for whole, also when parts of others are behind it: the next life may begin
+// another at once, and whoever loads the book, from wherever, finds the last
+// that is.
+func TestSnapshotThatWasCut(t *testing.T) {
+	names := make([]sdk.NodeID, 30)
+	for i := range names {
+		names[i] = newKey(fmt.Sprint(i)).Node()
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		p := newParty(t, "self")
+		for i, n := range names {
+			p.must(t, books.Credit{Peer: n, Amount: sdk.ATP(i)})
+		}
+		whole := uint64(0) // the first record of the last snapshot that is
+		for range rapid.IntRange(1, 6).Draw(r, "lives") {
+			parts := p.book.Snapshot()
+			cut := rapid.IntRange(0, len(parts)).Draw(r, "parts")
+			first := p.book.Head().Seq + 1
+			for _, part := range parts[:cut] {
+				p.must(t, part)
+			}
+			if cut == len(parts) {
+				whole = first
+			} else if skipped := cut + 1; cut > 0 && skipped < len(parts) {
+				if _, _, err := p.book.Make(p.now, books.NewID(p.now, [10]byte{9}), parts[skipped]); err == nil {
+					t.Fatalf("part %d behind %d others was taken", skipped, cut)
+				}
+			}
+			p.restart(t)
+			if rapid.Bool().Draw(r, "credit") {
+				p.must(t, books.Credit{Peer: names[0], Amount: sdk.ATP(p.ids)})
+			}
+		}
+		from := rapid.Uint64Range(2, p.book.Head().Seq).Draw(r, "from")
+		b, err := books.LoadFrom(t.Context(), p.ledger, p.Node(), from)
+		if err != nil || (b != nil) != (from <= whole) {
+			t.Fatalf("from %d, the last whole snapshot begins at %d: %v, %v", from, whole, b, err)
+		}
+		if b != nil && (b.Head() != p.book.Head() || !slices.Equal(b.Peers(), p.book.Peers())) {
+			t.Fatalf("from %d: another book", from)
+		}
+	})
 }

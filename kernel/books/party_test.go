@@ -135,12 +135,18 @@ type meeting struct {
 	toPayer       []books.Message
 	toPayee       []books.Message
 	todo          *[][]books.Job
+	own           books.Own // what the client's cells have counted
+}
+
+// calling is what cells have counted that called for so long.
+func calling(busy time.Duration) books.Own {
+	return books.Own{Busy: busy, Calls: map[books.Pair]uint64{{From: "asker", Cell: "worker"}: 1}}
 }
 
 func meet(client, donor *party, todo *[][]books.Job, nonce byte) *meeting {
 	return &meeting{
-		client: client, donor: donor, todo: todo,
-		payer: books.NewPayer(side(client, donor, nonce), client.book), payee: books.NewPayee(side(donor, client, nonce+1), terms, donor.book),
+		client: client, donor: donor, todo: todo, own: calling(time.Minute),
+		payer: books.NewPayer(side(client, donor, nonce), client.book, &books.Allowance{}), payee: books.NewPayee(side(donor, client, nonce+1), terms, donor.book),
 	}
 }
 
@@ -242,7 +248,7 @@ func (m *meeting) atClient(t testing.TB, msg books.Message) error {
 		}
 		return m.client.do(t, books.Step{Send: m.payer.Granted(m.reserved())}, m.payer.Refresh, &m.toPayee)
 	case books.Proposal:
-		s, err := m.payer.Propose(msg, m.reserved(), m.client.now)
+		s, err := m.payer.Propose(msg, m.reserved(), m.own, m.client.now)
 		if err != nil {
 			return err
 		}

@@ -58,9 +58,10 @@ type Payer struct {
 	allowed  *Allowance
 }
 
-// NewPayer begins a session with what the book says.
-func NewPayer(s Side, b *Book) *Payer {
-	p := &Payer{Side: s, MaxPrice: PriceOne}
+// NewPayer begins a session with what the book says. What the payee may be paid
+// for is taken of allowed, which outlives the session.
+func NewPayer(s Side, b *Book, allowed *Allowance) *Payer {
+	p := &Payer{Side: s, MaxPrice: PriceOne, allowed: allowed}
 	p.Refresh(b)
 	return p
 }
@@ -110,26 +111,22 @@ func (p *Payer) Welcome(w Welcome, now time.Time) (Step, error) {
 	}
 	p.terms, p.met, p.first = w.Terms, true, true
 	p.session = session(p.Nonce, w.Nonce)
-	p.allowed = NewAllowance(int(w.Cores), p.Bound(), p.since(now))
+	p.allowed.begin(int(w.Cores), p.Bound())
 	return Step{}, nil
 }
 
-// since is from when on the payee may have worked for what it will ask for:
-// the last receipt, however many sessions ago. A claim that was too large for a
-// session is signed in a later one, when there was time enough for the work.
-func (p *Payer) since(now time.Time) time.Time {
-	last := p.state.last.To
-	if last == 0 || last > uint64(now.UnixMilli()) {
-		return now
-	}
-	return time.UnixMilli(int64(last))
+// Covers reports whether what the payer knows itself covers a proposal: its
+// cells have called, and so much CPU time can have been used for that. One that
+// was signed already is covered.
+func (p *Payer) Covers(m Proposal, own Own) bool {
+	return m.compare(&p.state.last.Receipt) <= 0 || p.allowed.covers(m.List, own)
 }
 
 // Missing is what would have to be reserved in addition for a proposal to be
-// judged by everything else.
-func (p *Payer) Missing(m Proposal, reserved sdk.ATP) sdk.ATP {
+// judged by everything else. It is nothing for one that is not covered.
+func (p *Payer) Missing(m Proposal, reserved sdk.ATP, own Own) sdk.ATP {
 	last := &p.state.last
-	if m.compare(&last.Receipt) <= 0 || m.Amount > MaxAmount || p.allowed == nil || !p.allowed.Could(m.CPU-last.CPU) {
+	if m.compare(&last.Receipt) <= 0 || m.Amount > MaxAmount || !p.Covers(m, own) {
 		return 0
 	}
 	return max(0, m.Amount-last.Amount-reserved)
@@ -151,9 +148,11 @@ func (p *Payer) caught(a, b Signed) (Step, error) {
 // Terms are what the payee has said. It is false before it has.
 func (p *Payer) Terms() (Terms, bool) { return p.terms, p.met }
 
-// Bound is how much the payee may have done at any time without a signature.
+// Bound is how much the payee may have done at any time without a signature, as
+// far as it is believed.
 func (p *Payer) Bound() sdk.ATP {
-	return Bound(int(p.terms.Cores), time.Duration(p.terms.Interval)*time.Millisecond, p.RTT)
+	interval := min(time.Duration(p.terms.Interval)*time.Millisecond, maxInterval)
+	return Bound(min(int(p.terms.Cores), MaxBelieved), interval, p.RTT)
 }
 
 // Granted is the limit that reserved, what the book has set aside, comes to.
@@ -161,8 +160,8 @@ func (p *Payer) Granted(reserved sdk.ATP) Grant { return Grant{p.state.last.Amou
 
 // Propose judges a proposal. The one that was signed last is signed again, with
 // the same bytes; another with its number is a proof. reserved is what the book
-// has set aside for this payee.
-func (p *Payer) Propose(m Proposal, reserved sdk.ATP, now time.Time) (Step, error) {
+// has set aside for this payee, own what the payer knows itself of the work.
+func (p *Payer) Propose(m Proposal, reserved sdk.ATP, own Own, now time.Time) (Step, error) {
 	last := &p.state.last
 	if !p.met || !p.terms.Charges {
 		return Step{}, sdk.Errorf(sdk.CodeInvalid, "receipt %d.%d before the terms", m.Epoch, m.Seq)
@@ -176,9 +175,10 @@ func (p *Payer) Propose(m Proposal, reserved sdk.ATP, now time.Time) (Step, erro
 		}
 		return Step{Send: Countersigned{last.Epoch, last.Seq, last.PayerSig}}, nil
 	}
-	if err := p.judge(&m, reserved, now); err != nil {
+	if err := p.judge(&m, reserved, own, now); err != nil {
 		return Step{}, err
 	}
+	p.allowed.take(m.List, own)
 	p.first = false
 	s := m.Signed
 	s.PayerSig = p.Signer.SignReceipt(s.Receipt.Bytes())
@@ -186,7 +186,7 @@ func (p *Payer) Propose(m Proposal, reserved sdk.ATP, now time.Time) (Step, erro
 }
 
 // judge says why a new proposal is not signed.
-func (p *Payer) judge(m *Proposal, reserved sdk.ATP, now time.Time) error {
+func (p *Payer) judge(m *Proposal, reserved sdk.ATP, own Own, now time.Time) error {
 	last := &p.state.last
 	if err := m.follows(&last.Receipt, m.List); err != nil {
 		return err
@@ -211,8 +211,8 @@ func (p *Payer) judge(m *Proposal, reserved sdk.ATP, now time.Time) error {
 			return refuse(sdk.CodeDenied, "price %s was not agreed on", j.Price)
 		}
 	}
-	if cpu := m.CPU - last.CPU; !p.allowed.Take(cpu, now) {
-		return refuse(sdk.CodeDenied, "%s of CPU time is more than %d cores have had", cpu, p.terms.Cores)
+	if !p.allowed.covers(m.List, own) {
+		return refuse(sdk.CodeDenied, "%s", p.allowed.why(m.List, own))
 	}
 	return nil
 }

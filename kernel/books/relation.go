@@ -49,6 +49,9 @@ func (b *Book) relation(n sdk.NodeID) relation {
 	return relation{}
 }
 
+// Knows reports whether there ever was any business with a node.
+func (b *Book) Knows(n sdk.NodeID) bool { return b.peers[n] != nil }
+
 // open returns the relation with a node, to be changed.
 func (b *Book) open(n sdk.NodeID) *relation {
 	if b.peers[n] == nil {

@@ -22,17 +22,23 @@ const (
 	snapshotEvery = 8192 // records, or 16 for each of its parts
 )
 
-// Due returns the parts of a snapshot, if it is time for one: records of one
-// batch, with nothing between them.
+// Due returns the parts of a snapshot, if it is time for one: records with
+// nothing between them.
 func (b *Book) Due() []Op {
 	if b.since < max(snapshotEvery, b.due) {
 		return nil
 	}
-	blob := b.encodeIDs(b.encodePeers(nil))
-	parts := (len(blob) + chunkSize - 1) / chunkSize
-	if b.due = uint64(16 * parts); b.since < b.due || parts > maxParts {
+	list := b.snapshot()
+	if b.due = uint64(16 * len(list)); b.since < b.due || len(list) > maxParts {
 		return nil
 	}
+	return list
+}
+
+// snapshot returns the parts of one of the state now.
+func (b *Book) snapshot() []Op {
+	blob := b.encodeIDs(b.encodePeers(nil))
+	parts := (len(blob) + chunkSize - 1) / chunkSize
 	var list []Op
 	for chunk := range slices.Chunk(blob, chunkSize) {
 		list = append(list, Snapshot{Part: uint32(len(list)), Parts: uint32(parts), Chunk: chunk})
@@ -121,26 +127,48 @@ func (r *reader) ids() map[sdk.RecordID]stored {
 		if r.bad = r.bad || err != nil; r.bad {
 			return nil
 		}
-		m[id] = stored{seq, op}
+		if remembered(op) { // older books have others, too
+			m[id] = stored{seq, op}
+		}
 	}
 	return m
 }
 
 func (b *Book) planSnapshot(s Snapshot) error {
-	if int(s.Part) != len(b.parts) || s.Parts == 0 || s.Parts > maxParts || s.Part >= s.Parts || len(s.Chunk) == 0 || len(s.Chunk) > chunkSize {
+	if !follows(b.parts, s) || s.Parts == 0 || s.Parts > maxParts || s.Part >= s.Parts || len(s.Chunk) == 0 || len(s.Chunk) > chunkSize {
 		return sdk.Errorf(sdk.CodeInvalid, "snapshot: part %d of %d behind %d others", s.Part, s.Parts, len(b.parts))
 	}
 	return nil
 }
 
+// follows reports whether s goes on with the parts that are there. The first
+// part always begins anew: a life that ended in the middle of a snapshot has
+// left one that is never to be whole.
+func follows(parts []Snapshot, s Snapshot) bool {
+	return s.Part == 0 || int(s.Part) == len(parts) && s.Parts == parts[0].Parts
+}
+
+// gather takes one more part, and returns what all say when it was the last.
+func gather(parts []Snapshot, s Snapshot) (more []Snapshot, blob []byte) {
+	if s.Part == 0 {
+		parts = nil
+	}
+	if parts = append(parts, s); s.Part+1 < s.Parts {
+		return parts, nil
+	}
+	for _, p := range parts {
+		blob = append(blob, p.Chunk...)
+	}
+	return nil, blob
+}
+
 // takeSnapshot has one more part; the last must say what the state is.
 func (b *Book) takeSnapshot(s Snapshot) *Violation {
-	b.parts = append(b.parts, s.Chunk)
-	if s.Part+1 < s.Parts {
+	var blob []byte
+	if b.parts, blob = gather(b.parts, s); blob == nil {
 		return nil
 	}
-	blob := bytes.Join(b.parts, nil)
-	b.parts, b.since = nil, 0
+	b.since = 0
 	if want := b.encodePeers(nil); !bytes.HasPrefix(blob, want) {
 		return violated("I3", "a snapshot says something else than the records before it")
 	}

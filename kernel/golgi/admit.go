@@ -80,6 +80,7 @@ func (g *Golgi) question(s *seat, m channel.Message) {
 		if err == nil && m.Proof.Hash != nil && g.links[l.id] == l && !l.foreign.admitted {
 			l.foreign.node, l.foreign.admitted = cert.Node, true
 			g.linked(l.foreign)
+			g.begun(l)
 			g.sendLeases(cert.Node) // before any call of this link
 		}
 		if _, here := g.seats[s]; here {

@@ -127,6 +127,7 @@ type Golgi struct {
 	from     map[sdk.NodeID]int         // the same by node
 	dropped  chan struct{}              // closed and replaced when a link is over
 	leases   map[sdk.NodeID]grant
+	owns     map[sdk.NodeID]*own
 }
 
 // Routes is what the manifest says of one cell: whom it may call, and by
@@ -161,6 +162,11 @@ type link struct {
 	stats   channel.LinkStats
 	billed  int64    // ns of weight, counted in the seat's used
 	foreign *foreign // of a link that is not local
+
+	// Of one that was dialled, what the caller says of its calls.
+	out     channel.OutStats
+	outAt   time.Time // when it did, or when it could begin
+	outLast bool      // it has ended the link, and this is all
 }
 
 // New makes a Golgi without cells. Close it.
@@ -178,6 +184,7 @@ func New(opt Options) *Golgi {
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
 		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}), from: make(map[sdk.NodeID]int), leases: make(map[sdk.NodeID]grant),
+		owns: make(map[sdk.NodeID]*own),
 	}
 	g.wg.Go(g.pingAll)
 	return g

@@ -25,17 +25,18 @@ type seat struct {
 	key     [32]byte // its own, by its hello; zero if it can not encrypt
 
 	// Guarded by Golgi.mu.
-	hello   bool // the process has introduced itself
-	ready   bool // it can be called
-	leaving bool // it is asked to drain
-	drained chan struct{}
-	needs   map[sdk.CellName]bool
-	news    map[sdk.CellName]channel.Message // endpoints that wait to be sent
-	dials   int
-	served  int                          // links it answers
-	pings   int                          // unanswered
-	used    map[sdk.NodeID]int64         // ns of weight, by who called
-	grants  map[sdk.NodeID]channel.Lease // that wait to be sent
+	hello        bool // the process has introduced itself
+	ready        bool // it can be called
+	leaving      bool // it is asked to drain
+	drained      chan struct{}
+	needs        map[sdk.CellName]bool
+	news         map[sdk.CellName]channel.Message // endpoints that wait to be sent
+	dials        int
+	served       int                          // links it answers
+	callsCounted bool                         // it says what it calls of other nodes
+	pings        int                          // unanswered
+	used         map[sdk.NodeID]int64         // ns of weight, by who called
+	grants       map[sdk.NodeID]channel.Lease // that wait to be sent
 }
 
 // queued is a message for a process, with a descriptor that is closed once it
@@ -84,6 +85,7 @@ func (s *seat) introduce(h *channel.Hello) {
 	if slices.Contains(h.Features, channel.FeatureNoise) && len(h.Key) == len(s.key) {
 		s.key = [32]byte(h.Key)
 	}
+	s.callsCounted = slices.Contains(h.Features, channel.FeatureCalls)
 	g.seats[s] = struct{}{}
 	s.put(channel.Message{Type: channel.TypeWelcome, Welcome: &s.welcome}, nil)
 }
@@ -252,6 +254,7 @@ func (g *Golgi) count(s *seat, m channel.Message) {
 		}
 	}
 	g.tally(s, m.Stats, counts)
+	g.called(s, m.Stats.Out, m.Type == channel.TypeClosed)
 }
 
 // over forgets a link that s says has ended: one it served, or one it dialled
@@ -264,6 +267,7 @@ func (g *Golgi) over(s *seat, id uint64) {
 
 // drop forgets a link that is over. The caller holds mu.
 func (g *Golgi) drop(l *link) {
+	g.lastCalls(l)
 	delete(g.links, l.id)
 	if l.to != nil && l.foreign != nil {
 		g.uncount(l.foreign.claimed)

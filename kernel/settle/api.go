@@ -25,6 +25,7 @@ type Peer struct {
 	Open       sdk.ATP // used by it, and not asked for yet
 	Serving    bool    // it holds a session and is worked for
 	Calling    bool    // this node holds one with it
+	Refused    string  // why its last claim was not signed; empty if it was
 }
 
 // Wallet returns what the book comes to, as far as it is durable.
@@ -51,6 +52,9 @@ func (s *Settle) Wallet() (Wallet, error) {
 		}
 		if c := s.creditors[p.Node]; c != nil {
 			p.Calling = c.ready && !c.free
+		}
+		if t := s.trusts[p.Node]; t != nil {
+			p.Refused = t.refused
 		}
 		s.mu.Unlock()
 	}

@@ -44,6 +44,7 @@ func (s *Settle) bill(ctx context.Context) {
 			booked = time.Now()
 			s.giveAway(ctx)
 			s.giveBack()
+			s.forget()
 		}
 		timer.Reset(s.beat())
 	}

@@ -144,6 +144,9 @@ type host struct {
 	net  *net
 	work *worker
 
+	calls  calls // of its own cells, by their own count
+	linked bool  // they have links to other nodes
+
 	way    *way
 	settle *settle.Settle
 	stop   context.CancelFunc
@@ -152,7 +155,7 @@ type host struct {
 }
 
 func newHost(t *testing.T, n *net, name string, opt settle.Options) *host {
-	h := &host{t: t, name: name, key: newKey(name), disk: newDisk(), opt: opt, net: n, work: &worker{cores: 2, leases: make(map[sdk.NodeID]lease)}}
+	h := &host{t: t, name: name, key: newKey(name), disk: newDisk(), opt: opt, net: n, work: &worker{net: n, cores: 2, leases: make(map[sdk.NodeID]lease)}}
 	n.mu.Lock()
 	n.hosts[h.Node()] = h
 	n.mu.Unlock()
@@ -197,6 +200,7 @@ func (h *host) crash() {
 	h.way.kill()
 	h.end()
 	h.work.forget()
+	h.calls.forget()
 }
 
 func (h *host) wallet() settle.Wallet {
@@ -218,8 +222,60 @@ func (h *host) with(o *host) settle.Peer {
 	return settle.Peer{}
 }
 
+// Calls are what the cells of a host call of one other. They count by
+// themselves: what the other side says of it is nothing to them.
+type calls struct {
+	mu      sync.Mutex
+	own     books.Own
+	running int
+	since   time.Time
+}
+
+// during counts a call of a pair while f runs.
+func (c *calls) during(p books.Pair, f func()) {
+	c.step(p, 1)
+	f()
+	c.step(p, -1)
+}
+
+func (c *calls) step(p books.Pair, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.own.Calls == nil {
+		c.own.Calls = make(map[books.Pair]uint64)
+	}
+	if c.running > 0 {
+		c.own.Busy += time.Since(c.since)
+	}
+	c.since = time.Now()
+	if c.running += n; n > 0 {
+		c.own.Calls[p]++
+	}
+}
+
+// look returns the counters; the next are there in 100 ms.
+func (c *calls) look() (books.Own, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := books.Own{Busy: c.own.Busy, Calls: maps.Clone(c.own.Calls)}
+	if c.running > 0 {
+		own.Busy += time.Since(c.since)
+	}
+	next := make(chan struct{})
+	time.AfterFunc(100*time.Millisecond, func() { close(next) })
+	return own, next
+}
+
+// forget is what becomes of counters whose kernel is killed, and its cells.
+func (c *calls) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own = books.Own{}
+}
+
 // A worker is the cells of a host, and what meters them.
 type worker struct {
+	net    *net
 	cores  int
 	mu     sync.Mutex
 	leases map[sdk.NodeID]lease
@@ -275,8 +331,22 @@ func (w *worker) forget() {
 	w.open, w.leases = nil, make(map[sdk.NodeID]lease)
 }
 
-// burn works for a node on all cores, as far as its lease allows, until a time.
+// asked is what the cells of a client call.
+var asked = books.Pair{From: "asker", Cell: "worker"}
+
+func (n *net) host(id sdk.NodeID) *host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.hosts[id]
+}
+
+// burn works for a node, which calls meanwhile, on all cores, as far as its lease
+// allows, until a time.
 func (w *worker) burn(n sdk.NodeID, d time.Duration) {
+	w.net.host(n).calls.during(asked, func() { w.use(n, d) })
+}
+
+func (w *worker) use(n sdk.NodeID, d time.Duration) {
 	const step = 10 * time.Millisecond
 	for range d / step {
 		time.Sleep(step)
@@ -293,10 +363,10 @@ func (w *worker) burn(n sdk.NodeID, d time.Duration) {
 	}
 }
 
-// runOn works for n whatever the lease says, as a handler does that ignores its
-// context.
+// runOn works for n whatever the lease says, as the handler of a stream does that
+// ignores its context.
 func (w *worker) runOn(n sdk.NodeID, d time.Duration) {
-	time.Sleep(d)
+	w.net.host(n).calls.during(asked, func() { time.Sleep(d) })
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	cpu := sdk.ATP(w.cores) * sdk.ATP(d.Microseconds())
@@ -308,6 +378,7 @@ func (w *worker) runOn(n sdk.NodeID, d time.Duration) {
 type net struct {
 	mu    sync.Mutex
 	hosts map[sdk.NodeID]*host
+	thief *thief // nil is none
 	cut   bool
 	wg    sync.WaitGroup
 }
@@ -329,13 +400,24 @@ func (v view) Member(n sdk.NodeID) bool {
 	return known
 }
 
-func (v view) Used(n sdk.NodeID) bool { return false }
+func (v view) Used(n sdk.NodeID) bool { return v.h.linked }
+
+func (v view) Own(sdk.NodeID) (books.Own, <-chan struct{}) { return v.h.calls.look() }
 
 func (v view) Receipts(ctx context.Context, at string) (settle.Stream, error) {
 	n := v.h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	o := n.hosts[sdk.NodeID(at)]
+	if n.thief != nil && n.thief.Node() == sdk.NodeID(at) {
+		ctx, cancel := context.WithCancel(ctx)
+		a, b := make(chan *node.Slip, 1), make(chan *node.Slip, 1)
+		n.wg.Go(func() {
+			defer cancel()
+			_ = n.thief.serve(&pipe{ctx, cancel, a, b, v.h.Node()})
+		})
+		return &pipe{ctx, cancel, b, a, n.thief.Node()}, nil
+	}
 	if o == nil || o.settle == nil || n.cut {
 		return nil, sdk.Errorf(sdk.CodeUnavailable, "nobody is at %.8s", at)
 	}
@@ -344,9 +426,9 @@ func (v view) Receipts(ctx context.Context, at string) (settle.Stream, error) {
 	life, from := o.settle, v.h.Node()
 	n.wg.Go(func() {
 		defer cancel()
-		_ = life.ServeNode(ctx, from, &pipe{ctx, cancel, a, b}) // the payer hears why
+		_ = life.ServeNode(ctx, from, &pipe{ctx, cancel, a, b, from}) // the payer hears why
 	})
-	return &pipe{ctx, cancel, b, a}, nil
+	return &pipe{ctx, cancel, b, a, o.Node()}, nil
 }
 
 // A pipe is one end of a stream: 5 ms each way.
@@ -355,6 +437,7 @@ type pipe struct {
 	cancel context.CancelFunc
 	in     <-chan *node.Slip
 	out    chan<- *node.Slip
+	peer   sdk.NodeID
 }
 
 func (p *pipe) Send(m *node.Slip) error {

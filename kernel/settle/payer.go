@@ -217,7 +217,9 @@ type payerSession struct {
 	stream Stream
 	slips  <-chan slip
 	payer  *books.Payer
-	target sdk.ATP // to be reserved
+	trust  *trust
+	target sdk.ATP       // to be reserved
+	busy   time.Duration // that cells had counted when it was, for the last time
 }
 
 // session holds one session. It returns nil when there is no use for it.
@@ -232,9 +234,13 @@ func (c *creditor) session(ctx context.Context) error {
 		return err
 	}
 	defer stream.Close()
+	t, err := c.s.trust(c.node)
+	if err != nil {
+		return err
+	}
 	side := books.Side{Mesh: c.s.opt.Mesh(), Peer: c.node, Signer: c.s.opt.Self, Nonce: newNonce()}
-	p := &payerSession{c: c, stream: stream, slips: receive(ctx, stream)}
-	if err := c.s.book.view(func(b *books.Book) { p.payer = books.NewPayer(side, b) }); err != nil {
+	p := &payerSession{c: c, stream: stream, slips: receive(ctx, stream), trust: t}
+	if err := c.s.book.view(func(b *books.Book) { p.payer = books.NewPayer(side, b, &t.allowed) }); err != nil {
 		return err
 	}
 	p.payer.MaxPrice = c.s.opt.MaxPrice
@@ -376,15 +382,19 @@ func (p *payerSession) hear(ctx context.Context, m books.Message) error {
 	if !ok {
 		return unexpected(m)
 	}
+	own, err := p.covered(ctx, o)
+	if err != nil {
+		return err
+	}
 	// Work that ran on while this kernel was stopped may be more than was set
 	// aside: it is paid all the same, as far as the rest of the judgement goes.
-	if more := p.payer.Missing(o, p.c.reserved()); more > 0 {
+	if more := p.payer.Missing(o, p.c.reserved(), own); more > 0 {
 		if _, err := p.c.s.book.do(ctx, newID(), books.Reserve{Peer: p.c.node, Amount: more, Limit: p.c.s.opt.Debt}); err != nil {
-			return err
+			return p.verdict(err)
 		}
 	}
-	step, err := p.payer.Propose(o, p.c.reserved(), time.Now())
-	if err != nil {
+	step, err := p.payer.Propose(o, p.c.reserved(), own, time.Now())
+	if p.verdict(err) != nil {
 		return err
 	}
 	if err := p.do(ctx, step); err != nil {
@@ -393,7 +403,8 @@ func (p *payerSession) hear(ctx context.Context, m books.Message) error {
 	if r, ok := step.Send.(books.Refusal); ok {
 		return &sdk.Error{Code: r.Code, Text: fmt.Sprintf("node %s has cheated: %s", p.c.node.Short(), r.Text)}
 	}
-	if p.c.reserved() < p.target/2 {
+	if own.Busy > p.busy && p.c.reserved() < p.target/2 { // no call, no money
+		p.busy = own.Busy
 		return p.reserve(ctx)
 	}
 	return nil

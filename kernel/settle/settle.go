@@ -63,6 +63,9 @@ type Nodes interface {
 	Member(n sdk.NodeID) bool
 	// Used says whether cells of this node have links to it.
 	Used(n sdk.NodeID) bool
+	// Own says what the cells of this node have counted of their calls to it, and
+	// when there is more: the channel is closed then.
+	Own(n sdk.NodeID) (books.Own, <-chan struct{})
 	// Receipts opens the stream to the kernel of a node, by its id or, where
 	// only that is known, its address.
 	Receipts(ctx context.Context, at string) (Stream, error)
@@ -94,6 +97,7 @@ type Settle struct {
 	closed    bool
 	debtors   map[sdk.NodeID]*debtor
 	creditors map[sdk.NodeID]*creditor
+	trusts    map[sdk.NodeID]*trust
 }
 
 // New makes a settlement. Nothing is opened.
@@ -115,6 +119,7 @@ func New(opt Options) *Settle {
 	}
 	s := &Settle{
 		opt: opt, wake: make(chan struct{}, 1), debtors: make(map[sdk.NodeID]*debtor), creditors: make(map[sdk.NodeID]*creditor),
+		trusts: make(map[sdk.NodeID]*trust),
 	}
 	s.life, s.stop = context.WithCancel(context.Background())
 	if opt.Ledger != nil {

@@ -72,7 +72,7 @@ func (t *Teller) peer(p *settle.Peer, standard sdk.ATP) admin.WalletPeer {
 	return admin.WalletPeer{
 		Node: p.Node, Name: string(names[p.Node]), Balance: p.Balance(), Earned: p.Earned, Spent: p.Spent, Reserved: p.Reserved,
 		Open: p.Open, Claimed: p.Claimed, Disputed: p.Disputed, Free: p.Free, Credit: p.Credit, Default: !p.CreditSet, Blocked: p.Blocked, Denied: denied,
-		Receipts: p.Peer.Paid.Seq + p.Earning.Seq,
+		Receipts: p.Peer.Paid.Seq + p.Earning.Seq, Refused: p.Refused,
 	}
 }
 

@@ -44,6 +44,7 @@ type link struct {
 	wg     sync.WaitGroup
 	// release has new calls take other links; guarded by the Membrane's mu.
 	release func()
+	usage   *usage // of an outgoing link that is not local; set before it is watched
 }
 
 // newLink takes ownership of f, the socket of a link.

@@ -53,6 +53,7 @@ type Membrane struct {
 	draining  atomic.Bool
 	inflight  atomic.Int64
 	dirty     atomic.Bool // counters are to be said
+	counting  atomic.Bool // those of calls to other nodes are
 	account   account
 	wg        sync.WaitGroup
 	closeOnce func() error
@@ -91,7 +92,7 @@ func Attach(ch *channel.Conn, hello channel.Hello) (*Membrane, error) {
 	}
 	public := key.Public()
 	hello.Version, hello.PID, hello.Key = channel.Version, os.Getpid(), public[:]
-	hello.Features = append(hello.Features, channel.FeatureNoise)
+	hello.Features = append(hello.Features, channel.FeatureNoise, channel.FeatureCalls)
 	if err := ch.SendMessage(channel.Message{Type: channel.TypeHello, Hello: &hello}); err != nil {
 		ch.Close()
 		return nil, fmt.Errorf("attach to kernel: %w", err)

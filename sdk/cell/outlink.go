@@ -59,6 +59,9 @@ func openOut(s *Synapse, info channel.Link, f *os.File) (*outLink, error) {
 		s.m.unused(info)
 		return nil, err
 	}
+	if !info.Local {
+		base.usage = &usage{at: nanos()}
+	}
 	if err = s.m.watch(base); err == nil {
 		err = base.secure()
 	}
@@ -251,7 +254,7 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 				l.score.sample(l.r.now-s.begun, l.r.now)
 			}
 			if s.state.CompareAndSwap(st, slotDone) {
-				l.inflight.Add(-1)
+				l.landed(err)
 				if s.stream != nil {
 					s.stream.finish(v, err)
 				}
@@ -271,7 +274,7 @@ func (l *outLink) end(s *slot, v Vesicle, err *sdk.Error) {
 				if v.lease != s {
 					l.slots.put(s)
 				}
-				l.inflight.Add(-1)
+				l.landed(err)
 				l.closeIfIdle()
 				return
 			}
@@ -297,6 +300,10 @@ func (l *outLink) begin(ctx context.Context, at *moment, st *Stream) (*slot, err
 				return nil, sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, errLinkClosed)
 			}
 			s.state.Store(slotWaiting)
+			if l.usage != nil {
+				l.usage.begin(at.now)
+				l.m.touchUsage()
+			}
 			if waited {
 				wakeUp(l.slots.freed) // two may have come back and left one mark
 			}
@@ -339,7 +346,7 @@ func (l *outLink) request(ctx context.Context, s *slot, h wire.Header, in flat.M
 		e = sdk.Errorf(sdk.CodeUnavailable, "route to %q: %v", l.peer.Cell, reason)
 	}
 	if !sent && s.state.CompareAndSwap(slotWaiting, slotFree) {
-		l.inflight.Add(-1)
+		l.landed(nil)
 		l.slots.put(s) // the other side never heard of it
 		l.closeIfIdle()
 		return e
@@ -357,6 +364,9 @@ func (l *outLink) leave(s *slot) {
 				if st == slotExpired {
 					<-s.done
 				}
+				if l.usage != nil {
+					l.usage.linger(nanos())
+				}
 				l.control(wire.Header{Kind: wire.KindCancel, Call: s.id}, "")
 				return
 			}
@@ -372,7 +382,7 @@ func (l *outLink) leave(s *slot) {
 			return
 		case slotLate:
 			<-s.done
-			l.inflight.Add(-1)
+			l.landed(nil)
 			l.slots.put(s)
 			l.closeIfIdle()
 			return

@@ -166,6 +166,7 @@ func (m *Membrane) unwatch(l *link) {
 	delete(m.foreign, l.info.ID)
 	m.mu.Unlock()
 	if known && l.info.Outgoing {
-		m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID}) })
+		last := l.lastUsage()
+		m.wg.Go(func() { m.say(channel.Message{Type: channel.TypeClosed, ID: l.info.ID, Stats: last}) })
 	}
 }

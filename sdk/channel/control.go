@@ -56,7 +56,10 @@ const (
 )
 
 // Features a cell announces in its hello.
-const FeatureNoise = "noise" // it can encrypt: it may get links that are not local
+const (
+	FeatureNoise = "noise" // it can encrypt: it may get links that are not local
+	FeatureCalls = "calls" // it says [OutStats] of its outgoing links
+)
 
 // A Hello introduces a cell.
 type Hello struct {
@@ -166,6 +169,17 @@ type Stats struct {
 	// about: "time" or "samples".
 	CPUNS int64  `json:"cpu_ns,omitempty"`
 	Split string `json:"split,omitempty"`
+	// Out are outgoing links that are not local.
+	Out []OutStats `json:"out,omitempty"`
+}
+
+// OutStats are what a caller says of one outgoing link that is not local: by
+// them its kernel knows what the other node can charge for. They are absolute.
+type OutStats struct {
+	ID      uint64 `json:"id"`
+	Calls   uint64 `json:"calls"`             // begun
+	BusyNS  int64  `json:"busy_ns"`           // during which at least one was in flight
+	Running bool   `json:"running,omitempty"` // one is now
 }
 
 // LinkStats are the absolute counters of one link.
