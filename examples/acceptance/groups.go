@@ -31,6 +31,12 @@ func speed() []group {
 			{ID: "burn-cpu", What: "CPU of the workers by calls x 1 ms", Bound: ">= 0.95"},
 			{ID: "burn-scale", What: "four replicas by one, on two cores or more", Bound: ">= 1.7 x"},
 		}, tryBench},
+		{"far", 8 * time.Minute, []row{
+			{ID: "far-64", What: "between two machines, QUIC and Noise: calls/s by gRPC over TCP and TLS, 64 B, 64 in flight", Bound: ">= 3 x"},
+			{ID: "far-256", What: "the same, 256 in flight", Bound: ">= 7 x"},
+			{ID: "far-64k", What: "the same, 64 KiB, 8 in flight, by quic-go alone", Bound: ">= 0.6 x"},
+			{ID: "far-errors", What: "the same: errors of all systems, replies that are not right among them", Bound: "0"},
+		}, tryFar},
 		{"mesh", 5 * time.Minute, []row{
 			{ID: "mesh-boot", What: "50 replicas serve after the start of up, binaries up to date", Bound: "<= 2 s"},
 			{ID: "mesh-rate", What: "messages/s for 30 s", Bound: ">= 10000"},

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -64,17 +61,16 @@ var watchedProcesses = []string{"kernel", "transport-uds", "target", "load"}
 
 // A scales measures levels of one kernel.
 type scales struct {
-	k       *lab.Kernel
-	metrics string // address
-	pids    map[string]int
+	k    *lab.Kernel
+	pids map[string]int
 }
 
-func newScales(ctx context.Context, k *lab.Kernel, metrics string) (*scales, error) {
+func newScales(ctx context.Context, k *lab.Kernel) (*scales, error) {
 	list, err := k.PS(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &scales{k: k, metrics: metrics, pids: map[string]int{}}
+	s := &scales{k: k, pids: map[string]int{}}
 	for _, p := range list {
 		s.pids[p.Name] = p.PID
 	}
@@ -151,7 +147,7 @@ func (s *scales) vitals(ctx context.Context, name string) (*probe.Vitals, error)
 func (s *scales) kernel(ctx context.Context) (*probe.Vitals, error) {
 	first := -1.0
 	for range maxScrapes {
-		m, err := s.scrape(ctx)
+		m, err := s.k.Metrics(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -162,26 +158,4 @@ func (s *scales) kernel(ctx context.Context) (*probe.Vitals, error) {
 		first = collections
 	}
 	return nil, fmt.Errorf("no garbage was collected while %d metrics were read", maxScrapes)
-}
-
-// scrape reads the kernel's metrics without labels.
-func (s *scales) scrape(ctx context.Context) (map[string]float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.metrics+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	m := map[string]float64{}
-	lines := bufio.NewScanner(resp.Body)
-	for lines.Scan() {
-		name, value, ok := strings.Cut(lines.Text(), " ")
-		if x, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			m[name] = x
-		}
-	}
-	return m, lines.Err()
 }

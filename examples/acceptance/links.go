@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
-	"strings"
 
 	"github.com/cellkernel/cellkernel/examples/acceptance/lab"
 	"github.com/cellkernel/cellkernel/examples/acceptance/probe"
@@ -19,9 +17,6 @@ const (
 
 // watchedGenome is a genome in which all that links pass tells what it holds.
 const watchedGenome = `
-[kernel]
-metrics = "ADDRESS"
-
 [plugins.transport-uds]
 use = "BIN/transport-uds"
 ` + victims
@@ -76,15 +71,11 @@ func cycle(ctx context.Context, k *lab.Kernel, l *lab.Lab, n int) error {
 }
 
 func tryLinks(ctx context.Context, l *lab.Lab, f findings) error {
-	address, err := freeAddress()
+	k, err := l.Boot(ctx, "links", watchedGenome)
 	if err != nil {
 		return err
 	}
-	k, err := l.Boot(ctx, "links", strings.ReplaceAll(watchedGenome, "ADDRESS", address))
-	if err != nil {
-		return err
-	}
-	s, err := newScales(ctx, k, address)
+	s, err := newScales(ctx, k)
 	if err != nil {
 		return err
 	}
@@ -107,14 +98,4 @@ func tryLinks(ctx context.Context, l *lab.Lab, f findings) error {
 	f.add("links-goroutines", more.goroutines <= 0, "%d (%s)", more.goroutines, after.describe(before, func(h holding) string { return fmt.Sprint(h.goroutines) }))
 	f.add("links-heap", more.heap <= maxHeap, "%d KiB (%s)", more.heap>>10, after.describe(before, func(h holding) string { return fmt.Sprint(h.heap >> 10) }))
 	return k.Down(ctx)
-}
-
-// freeAddress returns an address of this machine that nobody listens at.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }

@@ -21,9 +21,6 @@ const (
 
 // alone is a genome of four cells that contend for two cores, and one that sleeps.
 const alone = `
-[kernel]
-metrics = "ADDRESS"
-
 [golgi]
 billing = "cgroup"
 
@@ -38,9 +35,6 @@ command = ["BIN/burner"]
 
 // payers is a genome of one burner, and of those who have it work for them.
 const payers = `
-[kernel]
-metrics = "ADDRESS"
-
 [golgi]
 billing  = "cgroup"
 deadline = "5m"
@@ -66,7 +60,7 @@ func tryMeter(ctx context.Context, l *lab.Lab, f findings) error {
 
 // tryAlone compares what is metered with what processes say they have used.
 func tryAlone(ctx context.Context, l *lab.Lab, f findings) error {
-	k, s, err := bootMetered(ctx, l, "alone", alone)
+	k, err := l.Boot(ctx, "alone", alone)
 	if err != nil {
 		return err
 	}
@@ -97,7 +91,7 @@ func tryAlone(ctx context.Context, l *lab.Lab, f findings) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.scrape(ctx)
+	m, err := k.Metrics(ctx)
 	if err != nil {
 		return err
 	}
@@ -159,7 +153,7 @@ func split(ctx context.Context, l *lab.Lab, name string, flags map[string]string
 	for who, how := range flags {
 		genome += payer(who, how)
 	}
-	k, s, err := bootMetered(ctx, l, name, genome)
+	k, err := l.Boot(ctx, name, genome)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -168,7 +162,7 @@ func split(ctx context.Context, l *lab.Lab, name string, flags map[string]string
 			return nil, 0, err
 		}
 	}
-	m, err := s.scrape(ctx)
+	m, err := k.Metrics(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -182,16 +176,6 @@ func split(ctx context.Context, l *lab.Lab, name string, flags map[string]string
 		shares[who] = m[fmt.Sprintf("cellkernel_metered_cpu_seconds_total{from=%q,node=\"\",to=\"burner\"}", who)] / total
 	}
 	return shares, total, k.Down(ctx)
-}
-
-// bootMetered boots a kernel and returns where its metrics are.
-func bootMetered(ctx context.Context, l *lab.Lab, name, genome string) (*lab.Kernel, *scales, error) {
-	address, err := freeAddress()
-	if err != nil {
-		return nil, nil, err
-	}
-	k, err := l.Boot(ctx, name, strings.ReplaceAll(genome, "ADDRESS", address))
-	return k, &scales{k: k, metrics: address}, err
 }
 
 // awaitDone waits until all replicas of a job have ended well and what they

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,12 +14,11 @@ import (
 	"github.com/cellkernel/cellkernel/examples/acceptance/lab"
 	"github.com/cellkernel/cellkernel/examples/acceptance/netprobe"
 	"github.com/cellkernel/cellkernel/examples/netlab"
-	"golang.org/x/sys/unix"
 )
 
 const (
-	pushers      = 13              // four links each
-	stallFor     = 4 * time.Second // less than after which a link that nobody reads is reset
+	pushers      = 13               // four links each
+	stallFor     = 10 * time.Second // in which links that nobody reads are reset: after 5 to 6 s
 	initialsFor  = 30 * time.Second
 	initialsRate = 2000 // a second
 )
@@ -45,10 +44,11 @@ func tryStall(ctx context.Context, l *lab.Lab, f findings) error {
 		dumb    []string // cells that will stop
 		pushers int      // of each
 	}{{"stall-cells", []string{"dumb", "mute"}, 1}, {"stall-links", []string{"dumb"}, pushers}} {
-		if err := stall(ctx, l, try.dumb, try.pushers, func(before, during *netprobe.Report, links int) {
+		full := 4*try.pushers*len(try.dumb) + 4
+		if err := stall(ctx, l, try.dumb, try.pushers, func(before, during *netprobe.Report, first, last int) {
 			ratio := during.P99US / before.P99US
-			f.add(try.id, ratio <= 2 && during.Failed() == 0 && links >= 4*try.pushers*len(try.dumb)+4, "%.1f (%.0f us, %.0f us), %d of %d failed, %d links %s",
-				ratio, before.P99US, during.P99US, during.Failed(), during.Calls, links, strings.Join(during.Texts, "; "))
+			f.add(try.id, ratio <= 2 && during.Failed() == 0 && first >= full && last == 4, "%.1f (%.0f us, %.0f us), %d of %d failed, %d links, %d when those were reset %s",
+				ratio, before.P99US, during.P99US, during.Failed(), during.Calls, first, last, strings.Join(during.Texts, "; "))
 		}); err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func tryStall(ctx context.Context, l *lab.Lab, f findings) error {
 	return nil
 }
 
-func stall(ctx context.Context, l *lab.Lab, dumb []string, n int, judge func(before, during *netprobe.Report, links int)) (err error) {
+func stall(ctx context.Context, l *lab.Lab, dumb []string, n int, judge func(before, during *netprobe.Report, first, last int)) (err error) {
 	w, err := newWorld(l)
 	if err != nil {
 		return err
@@ -96,22 +96,31 @@ func stall(ctx context.Context, l *lab.Lab, dumb []string, n int, judge func(bef
 	if err != nil {
 		return err
 	}
-	links := 0
-	during, err := p.measured(ctx, func() error {
+	first, last := 0, 0
+	during, err := p.measured(ctx, func() (err error) {
+		if first, err = p.links(ctx); err != nil {
+			return err
+		}
 		if err := pause(ctx, stallFor); err != nil {
 			return err
 		}
-		_, list, err := peersOf(ctx, kNear)
-		for _, x := range list {
-			links += x.Links
-		}
+		last, err = p.links(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	judge(before, during, links)
+	judge(before, during, first, last)
 	return nil
+}
+
+// links counts those to other hosts.
+func (p *pair) links(ctx context.Context) (n int, err error) {
+	_, list, err := peersOf(ctx, p.kNear)
+	for _, x := range list {
+		n += x.Links
+	}
+	return n, err
 }
 
 // push sends large messages to the dumb until all links to them are full.
@@ -167,7 +176,7 @@ func tryInitials(ctx context.Context, l *lab.Lab, f findings) (err error) {
 	sent := 0
 	go func() {
 		var err error
-		sent, err = forgeInitials(fctx, evil, p.far.Host.Addr(netlab.V4).As4())
+		sent, err = forgeInitials(fctx, evil, p.far.Host.Addr(netlab.V4))
 		ended <- err
 	}()
 	var worst time.Duration
@@ -211,15 +220,12 @@ func (p *pair) newcomer(ctx context.Context, name string) (time.Duration, error)
 // forgeInitials sends what looks like Initials of ever new connections, from
 // 250 addresses of hosts that are not there, until ctx is done. (Thousands
 // would fill the ARP table of the machine, which all its namespaces share.)
-func forgeInitials(ctx context.Context, h *netlab.Host, to [4]byte) (sent int, err error) {
-	fd := -1
-	if err := h.Do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		return err
-	}); err != nil {
-		return 0, fmt.Errorf("open a raw socket: %w", err)
+func forgeInitials(ctx context.Context, h *netlab.Host, to netip.Addr) (sent int, err error) {
+	forge, err := newForger(h, to)
+	if err != nil {
+		return 0, err
 	}
-	defer unix.Close(fd)
+	defer forge.close()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -229,32 +235,24 @@ func forgeInitials(ctx context.Context, h *netlab.Host, to [4]byte) (sent int, e
 		case <-tick.C:
 		}
 		for range initialsRate / 200 {
-			if err := unix.Sendto(fd, forgedInitial(to), 0, &unix.SockaddrInet4{Addr: to}); err != nil {
-				return sent, fmt.Errorf("send a forged packet: %w", err)
+			if err := forge.send(nobody(250), 9000, forgedInitial()); err != nil {
+				return sent, err
 			}
 			sent++
 		}
 	}
 }
 
-// forgedInitial is an IPv4 packet with a UDP datagram that has the header of an
-// Initial: RFC 9000, section 17.2.2: version 1, ids of 8 and 8 bytes, no token,
-// the length of the rest. The rest is noise. The system fills in what is left
-// of the IP header; a UDP checksum of 0 is none (RFC 768).
-func forgedInitial(to [4]byte) []byte {
-	const head, size = 20 + 8, 1200
-	p := make([]byte, head+size)
-	for i := head; i < len(p); i++ {
+// forgedInitial has the header of an Initial: RFC 9000, section 17.2.2: version
+// 1, ids of 8 and 8 bytes, no token, the length of the rest. The rest is noise.
+func forgedInitial() []byte {
+	const size = 1200
+	p := make([]byte, size)
+	for i := range p {
 		p[i] = byte(rand.Uint32())
 	}
-	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP
-	copy(p[12:], net.IPv4(10, 77, 200, byte(1+rand.N(250))).To4())
-	copy(p[16:], to[:])
-	port := 1024 + rand.N(60000)
-	copy(p[20:], []byte{byte(port >> 8), byte(port), 9000 >> 8, 9000 & 0xff, (8 + size) >> 8, (8 + size) & 0xff, 0, 0})
-	q := p[head:]
-	copy(q, []byte{0xc3, 0, 0, 0, 1, 8})
-	q[14] = 8
-	copy(q[23:], []byte{0, 0x40 | (size-26)>>8, (size - 26) & 0xff})
+	copy(p, []byte{0xc3, 0, 0, 0, 1, 8})
+	p[14] = 8
+	copy(p[23:], []byte{0, 0x40 | (size-26)>>8, (size - 26) & 0xff})
 	return p
 }

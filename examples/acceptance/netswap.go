@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cellkernel/cellkernel/examples/acceptance/lab"
@@ -28,7 +27,8 @@ type swapWorld struct {
 	*world
 	light                      string
 	self, steady, late, doomed *lab.Site
-	k                          *lab.Kernel // of self
+	k, kSteady                 *lab.Kernel // of self and steady
+	table                      *tableWatch
 
 	started, gone time.Duration // the worst
 }
@@ -50,7 +50,7 @@ func trySwap(ctx context.Context, l *lab.Lab, f findings) (err error) {
 	}
 	defer end()
 	s.light = addr
-	if _, err := s.steady.Boot(ctx, s.both("steady")); err != nil {
+	if s.kSteady, err = s.steady.Boot(ctx, s.both("steady")); err != nil {
 		return err
 	}
 	if s.k, err = s.self.Boot(ctx, s.own(`"multicast"`)); err != nil {
@@ -78,7 +78,7 @@ func (s *swapWorld) own(discovery string) string {
 // routable reports whether the node that swaps sends calls to another one.
 func (s *swapWorld) routable(ctx context.Context, node string) (bool, error) {
 	_, list, err := peersOf(ctx, s.k)
-	return slices.ContainsFunc(list, func(p peer) bool { return p.Name == node && p.Routable && p.State == "verified" }), err
+	return slices.ContainsFunc(list, func(p peer) bool { return p.serves(node) }), err
 }
 
 func (s *swapWorld) seen(ctx context.Context, node string) error {
@@ -93,26 +93,29 @@ func (s *swapWorld) unseen(ctx context.Context, node string) (time.Duration, err
 	})
 }
 
+// arrived waits until both that are up all the time see a node, which from then
+// on may not be missing.
+func (s *swapWorld) arrived(ctx context.Context, node string) error {
+	for _, k := range s.table.kernels {
+		if _, err := until(ctx, callWithin, node+" is seen", func() (bool, error) {
+			_, list, err := peersOf(ctx, k)
+			return slices.ContainsFunc(list, func(p peer) bool { return p.serves(node) }), err
+		}); err != nil {
+			return err
+		}
+	}
+	s.table.up(node)
+	return nil
+}
+
 // rounds swaps under load.
 func (s *swapWorld) rounds(ctx context.Context, f findings) error {
 	if err := load(ctx, s.k, netprobe.Plan{Cell: "steady", Rate: swapRate, MS: swapMS, Fresh: swapFresh}); err != nil {
 		return err
 	}
-	watch, stop := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	looks, missing := 0, 0
-	var lookErr error
-	wg.Go(func() {
-		for pause(watch, 200*time.Millisecond) == nil {
-			ok, err := s.routable(ctx, "steady")
-			if lookErr = err; err != nil {
-				return
-			}
-			if looks++; !ok {
-				missing++
-			}
-		}
-	})
+	s.table = watchTables(ctx, 10*time.Millisecond, s.k, s.kSteady)
+	s.table.up("steady")
+	s.table.up("self")
 	var err error
 	done := 0
 	for ; done < swaps && err == nil; done++ {
@@ -124,8 +127,7 @@ func (s *swapWorld) rounds(ctx context.Context, f findings) error {
 			err = fmt.Errorf("swap %d, %s for %s: %w", done+1, from, to, err)
 		}
 	}
-	stop()
-	wg.Wait()
+	seen, lookErr := s.table.end()
 	r, uerr := unload(ctx, s.k)
 	if err = errors.Join(err, lookErr, uerr); r == nil || r.Calls == 0 {
 		return err
@@ -135,7 +137,8 @@ func (s *swapWorld) rounds(ctx context.Context, f findings) error {
 		"%d of %d, %.0f/s, %d over new links %s", r.Failed(), r.Calls, rate, r.Fresh, strings.Join(r.Texts[:min(2, len(r.Texts))], "; "))
 	f.add("swap-start", err == nil && s.started <= startBound, "%s", ms(s.started))
 	f.add("swap-kill", err == nil && s.gone <= goneBound, "%s", ms(s.gone))
-	f.add("swap-table", err == nil && missing == 0 && looks > swaps, "%d of %d looks", missing, looks)
+	f.add("swap-table", err == nil && seen.missing == 0 && seen.looks > swaps*100, "%d of %d looks, %s apart at most; never fewer than %d of the %d up at all times",
+		seen.missing, seen.looks, ms(seen.gap), seen.fewest, len(s.table.kernels))
 	return err
 }
 
@@ -145,7 +148,7 @@ func (s *swapWorld) round(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.seen(ctx, "doomed"); err != nil {
+	if err := s.arrived(ctx, "doomed"); err != nil {
 		return err
 	}
 	if err := expect(ctx, s.k, "late", callWithin); err != nil {
@@ -153,6 +156,7 @@ func (s *swapWorld) round(ctx context.Context, from, to string) error {
 	}
 	swapped := make(chan error, 1)
 	go func() { swapped <- s.swap(ctx, from, to) }()
+	s.table.down("doomed")
 	doomed.Kill()
 	killed := time.Now()
 	begin, err := netprobe.Now()
@@ -172,7 +176,11 @@ func (s *swapWorld) round(ctx context.Context, from, to string) error {
 		return err
 	}
 	s.gone = max(s.gone, time.Since(killed))
-	if err := errors.Join(late.Ready(ctx), late.Down(ctx)); err != nil {
+	if err := errors.Join(late.Ready(ctx), s.arrived(ctx, "late")); err != nil {
+		return err
+	}
+	s.table.down("late")
+	if err := late.Down(ctx); err != nil {
 		return err
 	}
 	_, err = s.unseen(ctx, "late")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -36,10 +37,7 @@ func tryBench(ctx context.Context, l *lab.Lab, f findings) error {
 	}
 	many, _ := result.Find(r.Results, "echo-64B", 64, result.Cellkernel)
 	f.add("bench-rate", many.CallsPerS >= 100_000, "%.0f", many.CallsPerS)
-	var errs uint64
-	for _, row := range r.Results {
-		errs += row.Errors
-	}
+	errs := faults(r.Results)
 	broken := 0
 	for _, c := range r.Claims {
 		switch {
@@ -53,6 +51,45 @@ func tryBench(ctx context.Context, l *lab.Lab, f findings) error {
 	}
 	f.add("bench-errors", errs == 0 && broken == 0, "%d, %d", errs, broken)
 	return nil
+}
+
+// tryFar runs the benchmark between two machines, which are hosts of a network
+// lab. On loopback addresses, which others than root get, it is no network.
+func tryFar(ctx context.Context, l *lab.Lab, f findings) error {
+	if err := l.Build(ctx, "examples/far"); err != nil {
+		return err
+	}
+	out := filepath.Join(l.Dir, "far.json")
+	said, err := l.Exec(ctx, l.Repo, l.Bin("far"), "bench", "--json", out)
+	if err != nil {
+		return err
+	}
+	r, err := result.Read(out)
+	if err != nil {
+		return errors.Join(err, fmt.Errorf("far bench: exit code %d: %s", said.Code, said.Stderr))
+	}
+	if !strings.Contains(said.Stderr, "network namespaces") {
+		return fmt.Errorf("far bench: it had no network lab: %s", firstLine(said.Stderr))
+	}
+	judge := func(id, name string, inFlight int, by string, bound float64) {
+		ours, okOurs := result.Find(r.Results, name, inFlight, result.CellkernelQUIC)
+		other, okOther := result.Find(r.Results, name, inFlight, by)
+		x := ours.CallsPerS / max(other.CallsPerS, 1)
+		f.add(id, okOurs && okOther && x >= bound, "%.2f x (%.0f by %.0f calls/s)", x, ours.CallsPerS, other.CallsPerS)
+	}
+	judge("far-64", "echo-64B", 64, result.GRPCTLS, 3)
+	judge("far-256", "echo-64B", 256, result.GRPCTLS, 7)
+	judge("far-64k", "echo-64KiB", 8, result.RawQUIC, 0.6)
+	f.add("far-errors", len(r.Results) == 15 && faults(r.Results) == 0, "%d in %d rows", faults(r.Results), len(r.Results))
+	return nil
+}
+
+// faults counts the calls that failed, or had a reply that was not right.
+func faults(rows []result.Row) (n uint64) {
+	for _, row := range rows {
+		n += row.Errors
+	}
+	return n
 }
 
 func tryMesh(ctx context.Context, l *lab.Lab, f findings) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,7 @@ type Kernel struct {
 	lab    *Lab
 	site   *Site // where it runs; nil is this machine
 	cmd    *exec.Cmd
+	admin  *http.Client
 	stderr tail
 	stdout tail
 	ready  <-chan struct{} // closed when it has said so
@@ -66,7 +68,7 @@ func (l *Lab) BootDir(ctx context.Context, dir string, args ...string) (*Kernel,
 
 // begin starts a kernel and waits for nothing.
 func (l *Lab) begin(at *Site, dir string, args ...string) (*Kernel, error) {
-	k := &Kernel{Dir: dir, lab: l, site: at, ended: make(chan struct{})}
+	k := &Kernel{Dir: dir, lab: l, site: at, admin: adminOf(dir), ended: make(chan struct{})}
 	k.cmd = exec.Command(l.Command, append([]string{"up", filepath.Join(dir, "genome.toml")}, args...)...)
 	k.cmd.Dir, k.cmd.Env, k.cmd.Stdout, k.cmd.Stderr = dir, at.environ(l), &k.stdout, &k.stderr
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not ended by our Ctrl-C but by Close
@@ -78,6 +80,7 @@ func (l *Lab) begin(at *Site, dir string, args ...string) (*Kernel, error) {
 	l.kernels = append(l.kernels, k)
 	go func() { // Close and Down wait for it
 		k.err = k.cmd.Wait()
+		k.admin.CloseIdleConnections()
 		close(k.ended)
 	}()
 	return k, nil

@@ -1,6 +1,7 @@
 package multicastdiscovery
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -321,6 +322,40 @@ func TestFlood(t *testing.T) {
 		if n := w.queue.ranks[i].count; n > maxRank {
 			t.Errorf("%d events queued in rank %d", n, i)
 		}
+	}
+}
+
+// Who sends from the address of a node that is there does not have it dropped.
+func TestForgedAddress(t *testing.T) {
+	e := newEar(3*time.Second, quiet())
+	w, _, err := e.watch(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, now := netip.MustParseAddrPort("10.0.0.1:1"), time.Now()
+	want, got := 0, 0
+	said := func(what string) {
+		e.hear(at, []byte(what), now)
+		for ev, ok := e.next(w); ok; ev, ok = e.next(w) {
+			if bytes.HasPrefix(ev.Envelope, []byte("true")) {
+				got++
+			}
+		}
+	}
+	for i := range 100_000 { // 2 000 a second
+		if i%5000 == 0 || i < 10 {
+			want++
+			said(fmt.Sprint("true ", i))
+		}
+		if i < 10 { // it is there before
+			now = now.Add(2500 * time.Millisecond)
+			continue
+		}
+		now = now.Add(500 * time.Microsecond)
+		said(fmt.Sprint("forged ", i))
+	}
+	if got != want {
+		t.Errorf("%d of %d envelopes arrived", got, want)
 	}
 }
 

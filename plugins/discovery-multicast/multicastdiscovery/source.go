@@ -16,11 +16,11 @@ const (
 	forgetBeats  = 10
 	sourceRate   = 64 // datagrams a second: a whole announcement of the largest node
 	sourceBurst  = 192
-	settledRate  = 4096 // of all settled sources together
+	settledRate  = 4096 // beyond that of all settled sources together: others may use their addresses
 	newRate      = 1024 // of all others together
 	kinRate      = 128  // new sources a second that carry our tag
 	strangerRate = 64   // and that do not
-	burstSeconds = 2    // of the three rates above
+	burstSeconds = 2    // of the rates of new ones
 )
 
 // A source is an address and port that datagrams come from.
@@ -67,7 +67,7 @@ type sources struct {
 	hosts   map[netip.Addr]int // sources of each address
 	swept   time.Time
 
-	ofSettled, ofNew, kin, strangers bucket
+	spare, ofNew, kin, strangers bucket
 }
 
 func newSources(beat time.Duration) *sources {
@@ -93,18 +93,23 @@ func (t *sources) admit(origin netip.AddrPort, kin bool, now time.Time) (s *sour
 		}
 		first = true
 	}
-	if !s.bucket.take(now, sourceRate, sourceBurst) {
-		return nil, false
-	}
-	all, rate := &t.ofNew, float64(newRate)
-	if s.settled {
-		all, rate = &t.ofSettled, settledRate
-	}
-	if !all.take(now, rate, rate*burstSeconds) {
+	if !t.pass(s, now) {
 		return nil, false
 	}
 	t.note(s, now)
 	return s, first
+}
+
+// pass reports whether a source may say one thing more. A settled one that says
+// too much is perhaps two: somebody who is there, and somebody who sends from
+// that address to have it dropped. So it takes of what all settled ones share.
+func (t *sources) pass(s *source, now time.Time) bool {
+	if own := s.bucket.take(now, sourceRate, sourceBurst); s.settled {
+		return own || t.spare.take(now, settledRate, settledRate)
+	} else if !own {
+		return false
+	}
+	return t.ofNew.take(now, newRate, newRate*burstSeconds)
 }
 
 // add makes room for a new source at the expense of another new one.
