@@ -70,24 +70,40 @@ func (k *Kernel) Down(ctx context.Context, r admin.DownRequest, yield func(admin
 	case k.down <- r:
 	default: // it is on its way already
 	}
+	var seen uint64 // by one goroutine at a time: that of Follow, then this one
+	show := func(e admin.Event) error {
+		seen = e.Seq
+		if e.Kind != admin.EventDrain && (e.Process == nil || k.stateNow() != admin.StateDraining) {
+			return nil
+		}
+		return yield(e)
+	}
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
 	failed := make(chan error, 1)
-	go func() {
-		failed <- k.journal.Follow(watch, 0, func(e admin.Event) error {
-			if e.Kind != admin.EventDrain && (e.Process == nil || k.stateNow() != admin.StateDraining) {
-				return nil
-			}
-			return yield(e)
-		})
-	}()
+	go func() { failed <- k.journal.Follow(watch, 0, show) }()
 	select {
 	case <-k.drained:
 	case <-ctx.Done():
 	}
 	stop()
-	return errors.Join(<-failed, ctx.Err())
+	err := <-failed
+	if last := k.journal.Last(); err == nil && seen < last { // how the last processes ended
+		err = k.journal.Follow(ctx, seen, func(e admin.Event) error {
+			if err := show(e); err != nil || e.Seq < last {
+				return err
+			}
+			return errSeen
+		})
+	}
+	if errors.Is(err, errSeen) {
+		err = nil
+	}
+	return errors.Join(err, ctx.Err())
 }
+
+// errSeen ends the reading of events.
+var errSeen = errors.New("all events were read")
 
 func (k *Kernel) stateNow() admin.State {
 	k.mu.Lock()

@@ -189,7 +189,7 @@ func (k *Kernel) openMetrics(end *closers) error {
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("serve metrics: %w", err)
+		return fmt.Errorf("serve metrics at kernel.metrics = %q: %w", addr, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.Handler(k))

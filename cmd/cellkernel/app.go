@@ -52,11 +52,13 @@ func (a *app) root() *cobra.Command {
 		Long: `Cellkernel turns a genome.toml into a running mesh of services, the cells.
 
 Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
+		Version:           thisBuild().String(), // gives it the flag --version
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	group(root)
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withHint(usage(err), "%s", helpHint(cmd))
 	})

@@ -28,9 +28,10 @@ const reportFD = 3
 
 // A report is one message from the child, a line of JSON.
 type report struct {
-	Show string `json:"show,omitempty"` // bytes for standard error
-	Done bool   `json:"done,omitempty"` // this is the last report
-	Exit int    `json:"exit,omitempty"` // of Done: the exit code of the command
+	Show   string        `json:"show,omitempty"`   // bytes for standard error
+	Done   bool          `json:"done,omitempty"`   // this is the last report
+	Exit   int           `json:"exit,omitempty"`   // of Done: the exit code of the command
+	Status *admin.Status `json:"status,omitempty"` // of Done: what runs, if it got ready
 }
 
 // detach starts the kernel in a process of its own and waits until it is
@@ -54,18 +55,22 @@ func (a *app) detach(ctx context.Context, p admin.Plan) error {
 	// An interrupt while it boots ends the boot: nobody would expect a kernel.
 	stop := context.AfterFunc(ctx, func() { _ = child.Process.Signal(syscall.SIGTERM) })
 	defer stop()
-	exit, err := a.followBoot(r)
+	last, err := a.followBoot(r)
 	switch {
 	case ctx.Err() != nil:
 		_ = child.Wait()
 		return errInterrupted
 	case err != nil:
 		return errors.Join(fmt.Errorf("detach: kernel ended while it booted: %w", err), child.Wait())
-	case exit != 0:
+	case last.Exit != 0:
 		_ = child.Wait() // its exit code is the one it reported
-		return &exitError{exit}
+		return &exitError{last.Exit}
 	}
-	return child.Process.Release()
+	err = child.Process.Release()
+	if last.Status == nil || err != nil {
+		return err
+	}
+	return a.show(last.Status, func(io.Writer) error { return nil }) // the reports have said it
 }
 
 // detachedArgs is the command line of the child, which runs p.
@@ -83,21 +88,21 @@ func detachedArgs(p admin.Plan) []string {
 	return append(append(args, "--", p.File), p.Cells...)
 }
 
-// followBoot shows the child's reports and returns the exit code of the last.
-func (a *app) followBoot(r io.Reader) (int, error) {
+// followBoot shows the child's reports and returns the last.
+func (a *app) followBoot(r io.Reader) (report, error) {
 	dec := json.NewDecoder(bufio.NewReader(r))
 	for {
 		var rep report
 		if err := dec.Decode(&rep); err != nil {
-			return 0, err
+			return rep, err
 		}
 		if rep.Show != "" {
 			if _, err := io.WriteString(a.stderr, rep.Show); err != nil {
-				return 0, err
+				return rep, err
 			}
 		}
 		if rep.Done {
-			return rep.Exit, nil
+			return rep, nil
 		}
 	}
 }
@@ -123,14 +128,14 @@ func (r *reporter) Write(b []byte) (int, error) {
 
 // done sends the last report and cuts the process off from the terminal.
 // Doing it again changes nothing.
-func (r *reporter) done(exit int) {
+func (r *reporter) done(exit int, s *admin.Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pipe == nil {
 		return
 	}
 	_ = leaveTerminal()
-	_ = writeJSON(r.pipe, report{Done: true, Exit: exit})
+	_ = writeJSON(r.pipe, report{Done: true, Exit: exit, Status: s})
 	r.pipe.Close()
 	r.pipe = nil
 }
@@ -165,13 +170,14 @@ func (a *app) reportUp(ctx context.Context, f *upFlags) error {
 			if main := g.Workspace.Main; main != "" {
 				v.note(fmt.Sprintf("main %s: the kernel ends with it", main))
 			}
-			rep.done(exitOK)
+			s, _ := r.Status(context.WithoutCancel(ctx)) // of this very process: there is no way to fail
+			rep.done(exitOK, s)
 			return false
 		})
 	})
 	// If it never got ready, the parent is still there to be told why.
 	shown.report(err)
-	rep.done(exitCode(err))
+	rep.done(exitCode(err), nil)
 	if err == nil {
 		return nil
 	}

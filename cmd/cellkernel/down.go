@@ -24,8 +24,8 @@ func (a *app) downCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Drain and end the kernel and everything it started",
-		Long: `Down lets cells finish what they do, says what it waits for, and returns when the kernel and
-all its processes are gone.`,
+		Long: `Down lets cells finish what they do, says what it waits for and what it had to kill, and returns when
+the kernel and all its processes are gone.`,
 		Args:              args(0, 0),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -66,7 +66,14 @@ func (a *app) down(ctx context.Context, r admin.DownRequest) error {
 			return err
 		}
 	}
-	return a.show(end, func(io.Writer) error { return nil }) // the view has said it
+	return a.show(end, func(io.Writer) error { // the view has said the rest
+		for _, e := range end.Ended {
+			if e.Detail != "" && !r.Now { // else all of them were to be killed
+				v.note(e.id() + " was " + e.Detail)
+			}
+		}
+		return nil
+	})
 }
 
 // A drained is what down has brought to an end, as JSON.
@@ -83,6 +90,12 @@ type endedProcess struct {
 	Replica int         `json:"replica"`
 	State   admin.State `json:"state"`
 	Detail  string      `json:"detail,omitempty"`
+}
+
+// id is how people call the process: "worker#2".
+func (e endedProcess) id() string {
+	p := admin.Process{Kind: e.Kind, Name: e.Name, Replica: e.Replica}
+	return p.ID()
 }
 
 // note keeps the last state of a process that does not run any more.

@@ -131,6 +131,9 @@ func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runn
 		return err
 	case c != nil:
 		defer c.Close()
+		if g, _, err := load(f.plan); err == nil { // else the kernel says it
+			a.noteJunctions(g)
+		}
 		if err := a.apply(ctx, c, f.plan); err != nil || f.plan.DryRun {
 			return err
 		}
@@ -159,10 +162,15 @@ func (a *app) up(ctx context.Context, f *upFlags, run func(context.Context, runn
 	if len(g.Cells) == 0 {
 		newView(a.stderr).note(relative(f.plan.File) + " has no cells: nothing but the kernel will run")
 	}
+	a.noteJunctions(g)
+	return memberHint(lockedHint(run(ctx, r, g)))
+}
+
+// noteJunctions says which junctions lead to where nothing is yet.
+func (a *app) noteJunctions(g *genome.Genome) {
 	for _, p := range config.LooseJunctions(g) {
 		newView(a.stderr).note(p.Sentence())
 	}
-	return memberHint(lockedHint(run(ctx, r, g)))
 }
 
 // lockedHint tells whoever lost against another start what to do.

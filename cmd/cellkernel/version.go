@@ -39,6 +39,11 @@ func thisBuild() buildVersion {
 	return v
 }
 
+// String is the line that version prints, and --version.
+func (v buildVersion) String() string {
+	return fmt.Sprintf("cellkernel %s %s %s", v.Version, v.Go, v.Platform)
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "version",
@@ -48,7 +53,7 @@ func (a *app) versionCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			v := thisBuild()
 			return a.show(v, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "cellkernel %s %s %s\n", v.Version, v.Go, v.Platform)
+				_, err := fmt.Fprintln(w, v)
 				return err
 			})
 		},

@@ -67,7 +67,7 @@ type Process struct {
 	Incarnation uint64 `json:"incarnation,omitempty"`
 	PID         int    `json:"pid"` // 0 while there is none
 	State       State  `json:"state"`
-	Restarts    int    `json:"restarts"`
+	Restarts    int    `json:"restarts"` // because it had ended, not those that somebody asked for
 	UptimeMS    int64  `json:"uptime_ms"`
 	RSSBytes    int64  `json:"rss_bytes"`
 	CPUUS       int64  `json:"cpu_us"` // CPU time of this incarnation, microseconds

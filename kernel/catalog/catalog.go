@@ -96,7 +96,7 @@ type Status struct {
 	Source    string // "bundled" or the path
 	State     State
 	PID       int // 0 while there is no process
-	Restarts  int // starts after the first
+	Restarts  int // starts because the process before had ended, unasked
 	Started   time.Time
 	LastError string // what ended the last process or start, empty for nothing
 }

@@ -31,6 +31,7 @@ type unit struct {
 	discovery *discovery
 
 	spec     Spec           // of the present process; only run uses it
+	asked    bool           // the next start is wanted by somebody, no end brought it; only run uses it
 	requests chan struct{}  // of capacity 1: restart
 	offers   chan *swap     // run takes one while it waits for something
 	turn     chan struct{}  // of capacity 1, held by whoever restarts or replaces
@@ -102,7 +103,6 @@ func (u *unit) set(state State, g *generation, err error) {
 	if state.settled() {
 		u.tried = true
 	}
-	u.status.Restarts = max(0, u.starts-1)
 	status := u.status
 	close(u.changed)
 	u.changed = make(chan struct{})
@@ -118,6 +118,7 @@ func (u *unit) run() {
 	fresh := budget{limit: u.cat.o.Budget, window: u.cat.o.Window}
 	b := fresh
 	var g *generation // nil for none
+	u.asked = true
 	for ctx.Err() == nil {
 		var err error
 		if g == nil {
@@ -130,7 +131,7 @@ func (u *unit) run() {
 		switch {
 		case s != nil || ctx.Err() != nil:
 		case errors.Is(err, errRestart):
-			g, b = nil, fresh
+			g, b, u.asked = nil, fresh, true
 		default:
 			g, s = nil, u.pause(ctx, &b, err)
 		}
@@ -161,8 +162,11 @@ func (u *unit) finish() {
 // begin makes a first or a next process ready.
 func (u *unit) begin(ctx context.Context) (*generation, error) {
 	u.mu.Lock()
-	u.starts++
+	if u.starts++; !u.asked {
+		u.status.Restarts++
+	}
 	u.mu.Unlock()
+	u.asked = false
 	u.set(StateStarting, nil, nil)
 	g, err := u.start(ctx, u.spec)
 	if err == nil {
@@ -228,7 +232,7 @@ func (u *unit) pause(ctx context.Context, b *budget, err error) *swap {
 	select {
 	case <-elapsed:
 	case <-u.requests:
-		*b = budget{limit: b.limit, window: b.window}
+		*b, u.asked = budget{limit: b.limit, window: b.window}, true
 	case s := <-u.offers:
 		return s
 	case <-ctx.Done():

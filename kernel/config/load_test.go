@@ -409,20 +409,29 @@ ledger = "jsn"
 baklog = 1
 [plugins.discovery-office]
 use = "multcast"
+[plugins.ledger-spare]
+use = "uds"
+baklog = 1
+[plugins.transport-tcp]
+use = "quic"
+baklog = 1
+[plugins.transport-unknown]
+baklog = 1
 `})
 	t.Chdir(dir)
 	backlog := func(map[string]any) []genome.Problem {
 		return []genome.Problem{{Key: []string{"baklog"}, Text: "unknown key", Hint: "backlog", Name: true}}
 	}
 	src := config.Sources{Bundled: map[string]func(map[string]any) []genome.Problem{
-		"transport-uds": backlog, "transport-quic": nil, "discovery-multicast": nil, "ledger-json": nil, "billing-cgroup": nil,
+		"transport-uds": backlog, "transport-quic": backlog, "discovery-multicast": nil, "ledger-json": nil, "billing-cgroup": nil,
 	}}
 	wantErrors(t, src,
 		`genome.toml:3:14: golgi.transports: no transport "qiuc": want quic, uds or the path of an executable (did you mean "quic"?)`,
 		`genome.toml:3:14: golgi.transports: no executable `+filepath.Join(dir, "nothing"),
 		`genome.toml:5:10: golgi.ledger: no ledger "jsn": want json or the path of an executable (did you mean "json"?)`,
 		`genome.toml:7:1: plugins.transport-uds.baklog: unknown key (did you mean "backlog"?)`,
-		`genome.toml:9:7: plugins.discovery-office.use: no discovery "multcast": want multicast or the path of an executable (did you mean "multicast"?)`)
+		`genome.toml:9:7: plugins.discovery-office.use: no discovery "multcast": want multicast or the path of an executable (did you mean "multicast"?)`,
+		`genome.toml:15:1: plugins.transport-tcp.baklog: unknown key (did you mean "backlog"?)`)
 }
 
 func TestLooseJunctions(t *testing.T) {

@@ -33,12 +33,28 @@ func (l *loader) pluginProblems(g *genome.Genome) []genome.Problem {
 			names := l.bundledNames(r.Kind)
 			list = append(list, genome.Problem{Key: key, Hint: genome.Nearest(r.Use, names),
 				Text: sprintf("no %s %.80q: want %s or the path of an executable", r.Kind, r.Use, strings.Join(names, ", "))})
-		case r.Config != nil:
-			for _, p := range check(r.Config) {
-				p.Key = append(slices.Clone(section), p.Key...)
-				list = append(list, p)
-			}
+		default:
+			list = append(list, sectionProblems(r, check)...)
 		}
+	}
+	// What is not in use is no mistake, whatever it is; but a section that the
+	// plugin would refuse is one before somebody swaps to it.
+	for _, r := range g.Unselected() {
+		if check := l.src.Bundled[string(r.Kind)+"-"+r.Use]; check != nil {
+			list = append(list, sectionProblems(r, check)...)
+		}
+	}
+	return list
+}
+
+// sectionProblems is what a plugin finds wrong with its section.
+func sectionProblems(r genome.PluginRef, check func(map[string]any) []genome.Problem) []genome.Problem {
+	if r.Config == nil {
+		return nil
+	}
+	list := check(r.Config)
+	for i := range list {
+		list[i].Key = append([]string{"plugins", r.Key()}, list[i].Key...)
 	}
 	return list
 }

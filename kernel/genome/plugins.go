@@ -1,6 +1,7 @@
 package genome
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,6 +35,24 @@ func (g *Genome) Selected() []PluginRef {
 	for _, kind := range sdk.Kinds() {
 		for _, entry := range g.entries(kind) {
 			refs = append(refs, g.ref(kind, entry))
+		}
+	}
+	return refs
+}
+
+// Unselected lists the plugins that have a section and are not among
+// [Genome.Selected]: a swap may select them while the kernel runs. They are
+// sorted by key.
+func (g *Genome) Unselected() []PluginRef {
+	selected := g.Selected()
+	var refs []PluginRef
+	for _, key := range slices.Sorted(maps.Keys(g.Plugins)) {
+		if slices.ContainsFunc(selected, func(r PluginRef) bool { return r.Key() == key }) {
+			continue
+		}
+		word, instance, _ := strings.Cut(key, "-")
+		if kind, err := sdk.ParseKind(word); err == nil {
+			refs = append(refs, g.ref(kind, instance))
 		}
 	}
 	return refs

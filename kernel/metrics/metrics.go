@@ -60,7 +60,7 @@ var (
 	ofCalls   = []string{"from", "to"}
 
 	up       = desc("process_ready", "1 while the process is ready, else 0.", ofProcess...)
-	restarts = desc("process_restarts_total", "Starts after the first.", ofProcess...)
+	restarts = desc("process_restarts_total", "Starts because the process had ended, unasked.", ofProcess...)
 	cpu      = desc("process_cpu_seconds_total", "CPU time of the current life of a process.", ofProcess...)
 	rss      = desc("process_resident_bytes", "Resident memory.", ofProcess...)
 	links    = desc("links_open", "Open links from one cell to another.", ofCalls...)

@@ -66,15 +66,19 @@ type life struct {
 type end struct {
 	outcome
 	asked bool // for by a stop or a replacement
+	// killed says that a process which was asked to end had to be killed.
+	killed string
 }
 
 // run is the replica's goroutine.
 func (r *replica) run(ctx context.Context) {
 	var h history
+	asked := true // whether somebody wants this life, and no end brought it
 	for {
-		e := r.live(ctx)
+		e := r.live(ctx, asked)
+		asked = e.asked
 		if ctx.Err() != nil {
-			r.to(Stopped, "")
+			r.to(Stopped, e.killed)
 			return
 		}
 		if e.asked {
@@ -90,7 +94,7 @@ func (r *replica) run(ctx context.Context) {
 		select {
 		case <-t.C:
 		case r.spec = <-r.cycle:
-			h = history{proven: h.proven}
+			h, asked = history{proven: h.proven}, true
 		case <-ctx.Done():
 			r.to(Stopped, v.reason)
 			return
@@ -100,8 +104,8 @@ func (r *replica) run(ctx context.Context) {
 }
 
 // live runs one incarnation from its start to its end.
-func (r *replica) live(ctx context.Context) end {
-	l := r.begin()
+func (r *replica) live(ctx context.Context, asked bool) end {
+	l := r.begin(asked)
 	launch, c, err := r.launch(ctx, l)
 	if launch.Close != nil {
 		defer launch.Close()
@@ -132,12 +136,12 @@ func (r *replica) live(ctx context.Context) end {
 }
 
 // begin makes a new incarnation.
-func (r *replica) begin() *life {
+func (r *replica) begin(asked bool) *life {
 	s := r.sup
 	l := &life{ready: make(chan struct{}), hung: make(chan string, 1)}
 	s.update(r, func(st *Status) {
 		s.incarnation++
-		if st.Incarnation != 0 {
+		if !asked {
 			st.Restarts++
 		}
 		st.Incarnation = s.incarnation
@@ -263,10 +267,10 @@ func (r *replica) watch(ctx context.Context, l *life, c child) end {
 			r.quit(c)
 		case <-ctx.Done():
 			e.asked = true
-			r.drain(l, c, !since.IsZero())
+			e.killed = r.drain(l, c, !since.IsZero())
 		case r.spec = <-r.cycle:
 			e.asked = true
-			r.drain(l, c, !since.IsZero())
+			e.killed = r.drain(l, c, !since.IsZero())
 		}
 		if e.at = time.Now(); !since.IsZero() {
 			e.ready = e.at.Sub(since)
@@ -381,8 +385,8 @@ func (r *replica) quit(c child) {
 }
 
 // drain ends a process on request: it may finish its work, then it is asked,
-// then it is killed.
-func (r *replica) drain(l *life, c child, wasReady bool) {
+// then it is killed, which it returns in words.
+func (r *replica) drain(l *life, c child, wasReady bool) (killed string) {
 	r.to(Draining, "")
 	ctx, cancel := context.WithTimeout(r.sup.hard, r.spec.DrainTimeout)
 	defer cancel()
@@ -406,11 +410,15 @@ func (r *replica) drain(l *life, c child, wasReady bool) {
 	if err := c.Signal(syscall.SIGTERM); err == nil {
 		select {
 		case <-c.Exited():
-			return
+			return ""
 		case <-ctx.Done():
 		}
 	}
 	r.kill(c)
+	if r.sup.hard.Err() != nil {
+		return "killed: the time to drain was over"
+	}
+	return fmt.Sprintf("killed: it had not ended within %s", r.spec.DrainTimeout)
 }
 
 // awaitOutput waits until the last output was read, so that whoever hears of

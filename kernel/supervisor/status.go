@@ -48,7 +48,7 @@ type Status struct {
 	State    State
 	Reason   string // why it is in this state, for people; may be empty
 	PID      int    // 0 while there is no process
-	Restarts int    // starts after the first
+	Restarts int    // starts because the life before had ended, unasked
 	Started  time.Time
 	Exit     *Exit // how the last life ended; nil before the first end. Read only
 	Usage    Reading

@@ -336,6 +336,28 @@ func TestDownDrains(t *testing.T) {
 	}
 }
 
+// down says which cells did not end when they were asked to.
+func TestDownSaysWhatItKilled(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, `
+[cells.deaf]
+command = ["sh", "-c", "trap '' TERM; touch ready; while :; do sleep 0.1; done"]
+ready = { exec = ["test", "-e", "DIR/ready"] }
+drain_timeout = "300ms"
+[cells.good]
+command = ["PROBE", "serve"]
+`)
+	k := n.up()
+	contains(t, n.want(0, "down").err, "deaf#1 was killed: it had not ended within 300ms")
+	if code := k.exit(); code != 0 {
+		t.Errorf("up: exit code %d", code)
+	}
+	k = n.up()
+	r := n.want(0, "down", "--within", "100ms", "-o", "json")
+	contains(t, r.out, `"name":"deaf","replica":1,"state":"stopped","detail":"killed: the time to drain was over"`, `"name":"good","replica":1,"state":"stopped"}`)
+	k.exit()
+}
+
 func TestInterruptDrainsThenKills(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "[cells.w]\ncommand = [\"PROBE\", \"serve\"]\ndrain_timeout = \"60s\"\n")
