@@ -151,15 +151,23 @@ func overhear(ctx context.Context, h *netlab.Host) (said []announcement, err err
 		return nil, err
 	}
 	for _, x := range frames {
-		if len(x.Data) > udpPayload && bytes.Equal(x.Data[30:34], groupIP().AsSlice()) && binary.BigEndian.Uint16(x.Data[36:38]) == groupPort {
-			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte(x.Data[26:30])), binary.BigEndian.Uint16(x.Data[34:36]))
-			said = append(said, announcement{from, x.Data[udpPayload:]})
+		if a, ok := announced(x); ok {
+			said = append(said, a)
 		}
 	}
 	if len(said) < 4 {
 		err = errors.New("overhear announcements: there are none")
 	}
 	return said, err
+}
+
+// announced reports whether a frame is an announcement, and of whom.
+func announced(x netlab.Frame) (a announcement, ok bool) {
+	if len(x.Data) <= udpPayload || !bytes.Equal(x.Data[30:34], groupIP().AsSlice()) || binary.BigEndian.Uint16(x.Data[36:38]) != groupPort {
+		return a, false
+	}
+	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte(x.Data[26:30])), binary.BigEndian.Uint16(x.Data[34:36]))
+	return announcement{from, x.Data[udpPayload:]}, true
 }
 
 // flood sends replayed, altered and made up announcements, and goodbyes, at a

@@ -14,9 +14,14 @@ import (
 )
 
 const (
-	swaps     = 20
-	swapRate  = 2000 // calls/s
-	swapFresh = 20   // one of so many is over a new link: those cost some ms of CPU each
+	swaps    = 20
+	swapRate = 2000 // calls/s
+	// One of so many calls is over a new link, of a membrane of its own. Such a
+	// call costs 6.2 ms of CPU on both hosts in sum, 0.1 ms otherwise: 1.6 ms in
+	// the caller, 1.1 in the called cell, 0.7 in each QUIC plugin, 1.3 and 0.7 in
+	// the kernels. A fifth of that is cryptography; the rest is a hundred
+	// messages between seven processes, none of which stands out.
+	swapFresh = 20
 	swapMS    = 5000 // deadline of one
 	goneBound = 10 * time.Second
 )
