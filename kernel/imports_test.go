@@ -17,10 +17,11 @@ sdk:
 sdk/wire:
 sdk/flat:
 sdk/channel:                  sdk golang.org/x/sys
+sdk/rawio:                    golang.org/x/sys
 sdk/synapse:                  sdk github.com/flynn/noise golang.org/x/crypto
-sdk/cell:                     sdk sdk/wire sdk/flat sdk/synapse sdk/channel golang.org/x/sys
+sdk/cell:                     sdk sdk/wire sdk/flat sdk/synapse sdk/channel sdk/rawio golang.org/x/sys
 sdk/cell/celltest:            sdk sdk/cell sdk/channel golang.org/x/sys
-sdk/plugin:                   sdk sdk/channel sdk/plugin/pluginpb github.com/hashicorp/go-plugin github.com/hashicorp/go-hclog google.golang.org/grpc google.golang.org/protobuf golang.org/x/sys
+sdk/plugin:                   sdk sdk/channel sdk/rawio sdk/plugin/pluginpb github.com/hashicorp/go-plugin github.com/hashicorp/go-hclog google.golang.org/grpc google.golang.org/protobuf golang.org/x/sys
 sdk/plugin/pluginpb:          google.golang.org/grpc google.golang.org/protobuf
 sdk/plugin/pluginpb/pbgen:    github.com/bufbuild/protocompile google.golang.org/protobuf
 sdk/plugin/memplugin:         sdk sdk/plugin
@@ -49,7 +50,7 @@ kernel/admin/admintest:       sdk kernel/admin
 kernel:                       sdk sdk/wire sdk/channel sdk/cell sdk/plugin kernel/... golang.org/x/sys
 
 plugins/transport-uds/...:        sdk sdk/plugin
-plugins/transport-quic/...:       sdk sdk/plugin github.com/quic-go/quic-go
+plugins/transport-quic/...:       sdk sdk/plugin github.com/quic-go/quic-go golang.org/x/net golang.org/x/sys
 plugins/discovery-multicast/...:  sdk sdk/plugin github.com/vishvananda/netlink golang.org/x/sys
 plugins/discovery-lighthouse/...: sdk sdk/plugin plugins/discovery-lighthouse/datagram
 plugins/discovery-lighthouse/datagram:   sdk

@@ -34,7 +34,7 @@ func (l *link) secure() error {
 	if err != nil {
 		return err
 	}
-	l.r.src, l.r.spin = synapse.NewReader(l.w.conn, session), nil
+	l.r.src, l.r.spin = synapse.NewReader(newSource(l.w.raw), session), nil
 	l.w.seal, l.w.burst = session.Seal, farBurst
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/cellkernel/cellkernel/sdk/rawio"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +21,7 @@ type source struct {
 func newSource(raw syscall.RawConn) *source {
 	s := &source{raw: raw}
 	s.do = func(fd uintptr) bool {
-		s.n, s.err = rawRead(fd, s.b)
+		s.n, s.err = rawio.Read(fd, s.b)
 		return !s.wait || s.err != unix.EAGAIN
 	}
 	return s

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
+	"github.com/cellkernel/cellkernel/sdk/rawio"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +22,7 @@ const (
 	keepWater = 1 << 20          // larger buffers are not kept
 	burst     = 4 << 10          // bytes that are written without waiting for more
 	maxTurns  = 64               // writes that somebody makes for others before a goroutine takes over
-	farBurst  = 8 << 10          // the same on a link that is not local: a write wakes more processes and fills packets
+	farBurst  = 16 << 10         // the same on a link that is not local: a write wakes more processes and fills packets
 	stallSize = 256 << 10        // bytes of one blocking write
 	stallTime = 30 * time.Second // in which the socket must take some of them
 )
@@ -264,7 +265,7 @@ type attempt struct {
 
 func (a *attempt) init() {
 	a.do = func(fd uintptr) bool {
-		a.n, a.err = rawSend(fd, a.b)
+		a.n, a.err = rawio.Write(fd, a.b)
 		return true
 	}
 }

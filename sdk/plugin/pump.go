@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cellkernel/cellkernel/sdk/rawio"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,7 +75,7 @@ func (s *server) startPump(c net.Conn) (*os.File, error) {
 	return far, nil
 }
 
-func socketPair() (*net.UnixConn, *os.File, error) {
+func socketPair() (*localEnd, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
@@ -86,7 +87,20 @@ func socketPair() (*net.UnixConn, *os.File, error) {
 		unix.Close(fds[1])
 		return nil, nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	return c.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "pump"), nil
+	cell := os.NewFile(uintptr(fds[1]), "pump")
+	s, err := rawio.NewStream(c)
+	if err != nil {
+		c.Close()
+		cell.Close()
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	return &localEnd{Stream: s, halfCloser: c.(*net.UnixConn)}, cell, nil
+}
+
+// A localEnd is the pump's end of the socket whose other end a cell has.
+type localEnd struct {
+	*rawio.Stream
+	halfCloser
 }
 
 // A halfCloser can end one direction and keep the other.
@@ -100,7 +114,7 @@ type halfCloser interface {
 // makes the writer's writes fail and takes nothing from the other direction.
 // When one has ended the other has pumpLinger to end, too, because links know
 // no half-close.
-func pump(ctx context.Context, local *net.UnixConn, remote net.Conn) {
+func pump(ctx context.Context, local *localEnd, remote net.Conn) {
 	end := func() {
 		local.Close()
 		remote.Close()
@@ -125,7 +139,7 @@ func pump(ctx context.Context, local *net.UnixConn, remote net.Conn) {
 
 // pumpDown carries what the other end wrote to the cell. It reports false when
 // both directions are over.
-func pumpDown(local *net.UnixConn, remote net.Conn) bool {
+func pumpDown(local *localEnd, remote net.Conn) bool {
 	rerr, werr := copyTo(local, remote, pumpStall)
 	h, half := remote.(halfCloser)
 	a, aborts := remote.(Aborter)
@@ -145,7 +159,7 @@ func pumpDown(local *net.UnixConn, remote net.Conn) bool {
 
 // pumpUp carries what the cell wrote to the other end. It reports false when
 // both directions are over.
-func pumpUp(local *net.UnixConn, remote net.Conn) bool {
+func pumpUp(local *localEnd, remote net.Conn) bool {
 	rerr, werr := copyTo(remote, local, 0)
 	h, half := remote.(halfCloser)
 	switch {

@@ -2,10 +2,7 @@ package quictransport
 
 import (
 	"context"
-	"errors"
 	"net"
-	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -58,9 +55,13 @@ func (t *Transport) openEndpoint(network string, addr *net.UDPAddr) (*endpoint, 
 		return nil, err
 	}
 	sock, udp := &socket{}, conn
-	if u, ok := conn.(*net.UDPConn); ok {
-		sock.UDPConn, conn = u, sock
+	if u, ok := conn.(*net.UDPConn); ok { // a simulation has others
 		t.enlarge(u)
+		if err := sock.open(u); err != nil {
+			udp.Close()
+			return nil, err
+		}
+		conn = sock
 	}
 	e := &endpoint{t: t, udp: udp, socket: sock, quic: &quic.Transport{
 		Conn: conn, ConnectionIDLength: idLength, StatelessResetKey: &t.resetKey,
@@ -136,36 +137,6 @@ func (t *Transport) dialFrom(four bool) (*endpoint, error) {
 		e.users++ // stays
 	}
 	return e, nil
-}
-
-// A socket loses packets rather than fail: quic-go ends a connection whose
-// packet the operating system refuses, as it does for a moment when an
-// interface loses its address. Retransmission and the timeouts know better.
-type socket struct {
-	*net.UDPConn
-	mu      sync.Mutex // held by who changes detours
-	detours atomic.Pointer[map[*net.UDPAddr]*net.UDPAddr]
-}
-
-// WriteMsgUDP reports what quic-go acts upon, and nothing else: a packet that
-// is too large (path MTU discovery, RFC 8899), a card that can not segment,
-// and that the socket is closed.
-func (s *socket) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	addr = s.way(addr)
-	if n, oobn, err = s.UDPConn.WriteMsgUDP(b, oob, addr); err == nil || matters(err) {
-		return n, oobn, err
-	}
-	if rest, changed := anySource(oob); changed {
-		if _, _, err := s.UDPConn.WriteMsgUDP(b, rest, addr); err != nil && matters(err) {
-			return 0, 0, err
-		}
-	}
-	return len(b), len(oob), nil
-}
-
-func matters(err error) bool {
-	var errno syscall.Errno
-	return !errors.As(err, &errno) || errno == syscall.EMSGSIZE || errno == syscall.EIO || errno == syscall.EBADF
 }
 
 // enlarge gives the socket large buffers, and says so once where it can not.
