@@ -17,7 +17,7 @@ import (
 // openGauge makes what reads the meters of cells.
 func (k *Kernel) openGauge() {
 	dir, _ := k.spawner.Cgroup()
-	o := gauge.Options{Below: dir, Note: k.note, Log: k.log}
+	o := gauge.Options{Below: dir, Reading: func() func() { return k.golgi.Reading() }, Note: k.note, Log: k.log}
 	if k.genome.Golgi.Billing != "" {
 		o.Billing = billing{k}
 	}

@@ -76,7 +76,7 @@ func (k *Kernel) Processes(ctx context.Context) ([]admin.Process, error) {
 	usage := k.gauge.Usage(ctx)
 	for _, s := range k.cells.List() {
 		if u, ok := usage[workload(s.Replica)]; ok {
-			s.Usage = supervisor.Reading{CPU: u.CPU, RSS: u.RSS, Source: u.Source}
+			s.Usage = supervisor.Reading{CPU: u.CPU, RSS: u.RSS, Stall: u.Stall, Source: u.Source}
 		}
 		list = append(list, cellProcess(s))
 	}
@@ -105,7 +105,7 @@ func (k *Kernel) self() admin.Process {
 func cellProcess(s supervisor.Status) admin.Process {
 	p := admin.Process{
 		Kind: admin.KindCell, Name: string(s.Cell), Replica: s.Index, Incarnation: s.Incarnation, PID: s.PID,
-		State: admin.State(s.State), Restarts: s.Restarts, RSSBytes: s.Usage.RSS, CPUUS: s.Usage.CPU.Microseconds(), Meter: s.Usage.Source, Detail: s.Reason,
+		State: admin.State(s.State), Restarts: s.Restarts, RSSBytes: s.Usage.RSS, CPUUS: s.Usage.CPU.Microseconds(), StallUS: s.Usage.Stall.Microseconds(), Meter: s.Usage.Source, Detail: s.Reason,
 	}
 	if s.PID != 0 {
 		p.UptimeMS = time.Since(s.Started).Milliseconds()

@@ -56,6 +56,7 @@ type Usage struct {
 	ID     WorkloadID
 	CPU    time.Duration // all CPU time since the start, children included
 	RSS    int64         // bytes resident now
+	Stall  time.Duration // since the start, for which some of it wanted a CPU and had none (PSI); 0 where nobody counts that
 	Source string        // as in [Placement]
 }
 

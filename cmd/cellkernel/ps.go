@@ -40,9 +40,18 @@ func psTable(w io.Writer, procs []admin.Process) error {
 	var rows [][]string
 	for _, p := range procs {
 		rows = append(rows, []string{p.ID(), p.Kind, string(p.State), number(p.PID), strconv.Itoa(p.Restarts),
-			timeText(p.UptimeMS, time.Millisecond), bytesText(p.RSSBytes), timeText(p.CPUUS, time.Microsecond), p.Meter, p.Detail})
+			timeText(p.UptimeMS, time.Millisecond), bytesText(p.RSSBytes), timeText(p.CPUUS, time.Microsecond), stallText(&p), p.Meter, p.Detail})
 	}
-	return table(w, []string{"NAME", "KIND", "STATE", "PID", "RESTARTS", "UP", "RSS", "CPU", "METER", "DETAIL"}, rows)
+	return table(w, []string{"NAME", "KIND", "STATE", "PID", "RESTARTS", "UP", "RSS", "CPU", "STALLED", "METER", "DETAIL"}, rows)
+}
+
+// stallText is how long a process waited for a CPU: only billings know, and only
+// of cells.
+func stallText(p *admin.Process) string {
+	if p.StallUS == 0 {
+		return "-"
+	}
+	return timeText(p.StallUS, time.Microsecond)
 }
 
 // number is n for a table, where 0 means that there is none.

@@ -71,6 +71,9 @@ type Process struct {
 	UptimeMS    int64  `json:"uptime_ms"`
 	RSSBytes    int64  `json:"rss_bytes"`
 	CPUUS       int64  `json:"cpu_us"` // CPU time of this incarnation, microseconds
+	// StallUS is for how long some of it has wanted a CPU and had none, as the
+	// operating system counts it (PSI), microseconds; 0 where it does not.
+	StallUS int64 `json:"stall_us"`
 	// Meter says what measured it: "cgroup2", "cpuacct", "rusage", "procfs", and
 	// " (kernel)" behind it where the billing plugin has not. Empty while nothing has.
 	Meter string `json:"meter,omitempty"`

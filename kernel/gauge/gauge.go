@@ -36,6 +36,9 @@ type Options struct {
 	Billing sdk.Billing
 	// Below is the directory in which cgroups of cells may be, empty for none.
 	Below string
+	// Reading is called before meters are read, and what it returns when the
+	// charges that came of it were taken. nil for nobody.
+	Reading func() (taken func())
 	// Note tells people something. nil for nobody.
 	Note func(string)
 	Log  *slog.Logger
@@ -56,6 +59,7 @@ type Gauge struct {
 	noted  map[string]bool
 	totals map[pair]sdk.ATP
 	owed   map[entry]*meter.Charge // not taken yet
+	taken  func()                  // of the last reading; nil when they were
 }
 
 // A life is a process from its placement to its last reading.
@@ -104,7 +108,7 @@ func (g *Gauge) Place(ctx context.Context, w sdk.Workload) sdk.Placement {
 		g.source = cmp.Or(p.Source, g.source)
 		g.mu.Unlock()
 		if p.Note != "" {
-			g.note(string(w.Cell) + ": " + p.Note)
+			g.note("metering: " + p.Note)
 		}
 	}
 	g.mu.Lock()
@@ -236,9 +240,14 @@ func (g *Gauge) Run(ctx context.Context) {
 
 // round reads who has counted, and charges.
 func (g *Gauge) round(ctx context.Context) {
+	var taken func()
+	if g.opt.Reading != nil {
+		taken = g.opt.Reading()
+	}
 	live := g.due()
 	usage := g.readAll(ctx, live)
 	g.mu.Lock()
+	g.taken = taken
 	for _, l := range live {
 		u, ok := usage[l.running.ID]
 		if ok {

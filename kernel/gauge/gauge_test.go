@@ -210,8 +210,8 @@ func TestNotesAreToldOnce(t *testing.T) {
 	var notes []string
 	f := &fake{place: sdk.Placement{Source: "procfs", Note: "limits have no effect"}}
 	g := gauge.New(gauge.Options{Billing: f, Note: func(text string) { notes = append(notes, text) }})
-	for range 3 {
-		g.Place(t.Context(), sdk.Workload{ID: id, Cell: "worker"})
+	for _, cell := range []sdk.CellName{"worker", "worker", "other"} {
+		g.Place(t.Context(), sdk.Workload{ID: id, Cell: cell})
 	}
 	if len(notes) != 1 || !strings.Contains(notes[0], "limits") {
 		t.Errorf("notes %q", notes)

@@ -71,11 +71,16 @@ func (g *Gauge) Totals() []Total {
 // Charges returns what callers have used since it was called last.
 func (g *Gauge) Charges() []meter.Charge {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	list := make([]meter.Charge, 0, len(g.owed))
 	for _, c := range g.owed {
 		list = append(list, *c)
 	}
 	clear(g.owed)
+	taken := g.taken
+	g.taken = nil
+	g.mu.Unlock()
+	if taken != nil { // who counts calls this package, so not under mu
+		taken()
+	}
 	return list
 }

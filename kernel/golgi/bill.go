@@ -1,6 +1,7 @@
 package golgi
 
 import (
+	"maps"
 	"math"
 	"strings"
 	"time"
@@ -73,13 +74,35 @@ type grant struct {
 // that run are ended when it is used up. A node that was never given a lease
 // has no limit.
 //
-// What cells report reaches the kernel ten times a second; what they have used
-// since then counts as used of the lease.
+// What a cell has reported and is not on a bill yet, and what it has used since
+// it reported, counts as used of the lease: see [Golgi.Reading].
 func (g *Golgi) Lease(node sdk.NodeID, cpu sdk.ATP, until time.Time, why string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.leases[node] = grant{max(0, cpu), until, clip(why)}
 	g.sendLeases(node)
+}
+
+// Reading is for whoever meters: it is called before meters are read, and what it
+// returns when the charges that came of the reading are on a bill. Leases count
+// from there on, so that nothing is let be done twice while it is on its way.
+func (g *Golgi) Reading() (billed func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.metered = true
+	at := make(map[*seat]map[sdk.NodeID]int64)
+	for s := range g.seats {
+		if len(s.used) > 0 {
+			at[s] = maps.Clone(s.used)
+		}
+	}
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for s, used := range at {
+			s.billed = used
+		}
+	}
 }
 
 // clip keeps a text short enough for a message.
@@ -120,7 +143,10 @@ func (g *Golgi) sendLeases(node sdk.NodeID) {
 	lease := channel.Lease{Node: node, ForMS: max(0, time.Until(grant.until).Milliseconds()), Why: grant.why}
 	for s := range serving {
 		lease := lease
-		lease.LimitNS = s.used[node] + part
+		lease.LimitNS = s.billed[node] + part
+		if !g.metered { // nothing is charged here
+			lease.LimitNS = s.used[node] + part
+		}
 		if lease.LimitNS < part {
 			lease.LimitNS = math.MaxInt64
 		}

@@ -109,6 +109,7 @@ type Golgi struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	gate    gate
+	metered bool // somebody reads meters and bills
 	refused limiter
 	door    chan struct{} // one entry per process without a hello
 

@@ -36,6 +36,7 @@ type seat struct {
 	callsCounted bool                         // it says what it calls of other nodes
 	pings        int                          // unanswered
 	used         map[sdk.NodeID]int64         // ns of weight, by who called
+	billed       map[sdk.NodeID]int64         // of that, what is on a bill
 	grants       map[sdk.NodeID]channel.Lease // that wait to be sent
 }
 

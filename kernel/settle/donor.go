@@ -434,7 +434,7 @@ func (d *donorSession) lease() error {
 	open := d.d.price()
 	room := d.payee.Room(open, p.Balance(), credit)
 	why := "what it may use until the next receipt is used up, or that is late"
-	if room == 0 {
+	if room == 0 || d.d.waits {
 		why = fmt.Sprintf("work of %s is not signed for yet, at most %s may be: \"cellkernel wallet\" shows it, on either node", open+p.Claimed, d.payee.Bound())
 	}
 	if owed := p.Balance() + p.Claimed + open; owed >= credit {

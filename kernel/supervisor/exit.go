@@ -51,5 +51,6 @@ func exitOf(s *os.ProcessState) Exit {
 type Reading struct {
 	CPU    time.Duration // since the start; never goes back
 	RSS    int64         // bytes resident now; 0 once the process has ended
+	Stall  time.Duration // as in [sdk.Usage]: only a billing reads it
 	Source string        // "cgroup2", "procfs" or, after the end, "rusage"
 }

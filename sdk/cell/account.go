@@ -204,17 +204,24 @@ func (a *account) part() float64 {
 }
 
 // reckon says what of the leases is probably used by what is not decided yet,
-// and ends the calls of those who have used up theirs.
+// and ends the calls of those who have used up theirs. Handlers may have done
+// more than their time shows, in goroutines and in reading and writing: until
+// that is known, all that the process used is taken for theirs.
 func (a *account) reckon(links []*inLink) {
-	part := a.part()
+	part := 1.0
+	if a.held > 0 {
+		part = float64(a.heldCPU) / float64(a.held)
+	}
 	open := make(map[*allowance]int64)
 	for _, l := range links {
 		if l.lease != nil {
 			open[l.lease] += int64(float64(l.account.held) * part)
 		}
 	}
+	now := nanos()
 	for le, n := range open {
 		le.open.Store(n)
+		le.look(now)
 	}
 	for _, l := range links {
 		if l.lease != nil && l.active.Load() > 0 && l.lease.spent() {

@@ -17,16 +17,39 @@ type allowance struct {
 	limit, until atomic.Int64 // ns of weight; nanos
 	used         atomic.Int64 // ns of weight that the kernel was told
 	open         atomic.Int64 // and of what is not decided yet
+	// At the last look it was used at this rate, in ns of weight for each ms: new
+	// calls count what has probably been used since.
+	looked, rate atomic.Int64
+	seen         int64 // used and open then; guarded by the account's mu
 	why          atomic.Pointer[string]
 }
 
 // over reports whether a new call must be refused. A nil allowance has no limit.
 func (l *allowance) over(now int64) bool {
-	return l != nil && (now >= l.until.Load() || l.spent())
+	return l != nil && (now >= l.until.Load() || l.used.Load()+l.open.Load()+l.since(now) >= l.limit.Load())
 }
 
-// spent reports whether all is used up.
+// spent reports whether all was used up at the last look.
 func (l *allowance) spent() bool { return l.used.Load()+l.open.Load() >= l.limit.Load() }
+
+// maxSince is the longest time for which a rate is believed: two looks are not
+// further apart while handlers run.
+const maxSince = int64(150 * time.Millisecond)
+
+// since is what has probably been used since the last look.
+func (l *allowance) since(now int64) int64 {
+	return l.rate.Load() * min(max(now-l.looked.Load(), 0), maxSince) / int64(time.Millisecond)
+}
+
+// look takes the rate: at every look, when used and open are known.
+func (l *allowance) look(now int64) {
+	all := l.used.Load() + l.open.Load()
+	if d := (now - l.looked.Load()) / int64(time.Millisecond); d > 0 {
+		l.rate.Store(max(0, all-l.seen) / d)
+	}
+	l.looked.Store(now)
+	l.seen = all
+}
 
 func (l *allowance) refusal(node sdk.NodeID) *sdk.Error {
 	why := "what it may use before it has agreed to more is used up"

@@ -150,12 +150,12 @@ func placementOf(m *pluginpb.Placement) (sdk.Placement, error) {
 }
 
 func readingOf(m *pluginpb.Reading) (sdk.Usage, error) {
-	u := sdk.Usage{ID: sdk.WorkloadID(m.GetId()), CPU: time.Duration(m.GetCpuNs()), RSS: m.GetRss(), Source: m.GetSource()}
+	u := sdk.Usage{ID: sdk.WorkloadID(m.GetId()), CPU: time.Duration(m.GetCpuNs()), RSS: m.GetRss(), Stall: time.Duration(m.GetStallNs()), Source: m.GetSource()}
 	switch {
 	case checkWorkload(u.ID) != nil:
 		return u, checkWorkload(u.ID)
-	case u.CPU < 0 || u.RSS < 0:
-		return u, fmt.Errorf("%s: CPU %d ns, RSS %d: less than nothing", u.ID, u.CPU, u.RSS)
+	case u.CPU < 0 || u.RSS < 0 || u.Stall < 0:
+		return u, fmt.Errorf("%s: CPU %d ns, RSS %d, stall %d ns: less than nothing", u.ID, u.CPU, u.RSS, u.Stall)
 	case clip(u.Source, maxSource) != u.Source:
 		return u, fmt.Errorf("%s: source %q", u.ID, clip(u.Source, maxSource))
 	}
@@ -183,7 +183,7 @@ func runningOf(m *pluginpb.Running) (sdk.Running, error) {
 }
 
 func readingPB(u sdk.Usage) *pluginpb.Reading {
-	return &pluginpb.Reading{Id: string(u.ID), CpuNs: int64(u.CPU), Rss: u.RSS, Source: u.Source}
+	return &pluginpb.Reading{Id: string(u.ID), CpuNs: int64(u.CPU), Rss: u.RSS, StallNs: int64(u.Stall), Source: u.Source}
 }
 
 // billingServer serves an author's billing.

@@ -268,7 +268,7 @@ func TestMachineReadable(t *testing.T) {
 	for _, raw := range list("ps", "-o", "json") {
 		fields(t, "ps", raw, map[string]string{
 			"kind": "string", "name": "string", "replica": "float64", "pid": "float64", "state": "string",
-			"restarts": "float64", "uptime_ms": "float64", "rss_bytes": "float64", "cpu_us": "float64",
+			"restarts": "float64", "uptime_ms": "float64", "rss_bytes": "float64", "cpu_us": "float64", "stall_us": "float64",
 		})
 		var p admin.Process
 		if err := json.Unmarshal(raw, &p); err != nil {

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
-	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,7 +13,6 @@ import (
 	"github.com/cellkernel/cellkernel/cmd/cellkernel/e2e/testdata/probe/api"
 	"github.com/cellkernel/cellkernel/examples/netlab"
 	"github.com/cellkernel/cellkernel/kernel/admin"
-	"github.com/cellkernel/cellkernel/kernel/books"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -26,6 +25,19 @@ type trade struct {
 
 // newTrade boots both. More is put into the donor's section [kernel].
 func newTrade(t *testing.T, more string) *trade {
+	t.Helper()
+	d := prepareTrade(t, more)
+	d.boot()
+	return d
+}
+
+func (d *trade) boot() {
+	d.t.Helper()
+	d.kernels[d.donor] = d.donor.up("--donor")
+	d.kernels[d.client] = d.client.up()
+}
+
+func prepareTrade(t *testing.T, more string) *trade {
 	t.Helper()
 	home, port := newMesh(t), freeDoor(t)
 	d := &trade{t: t, kernels: make(map[*node]*kernel)}
@@ -41,8 +53,6 @@ discovery = []
 command = ["PROBE", "serve"]
 axons = { work = "axon://127.0.0.1:`+port+`/work" }
 `)
-	d.kernels[d.donor] = d.donor.up("--donor")
-	d.kernels[d.client] = d.client.up()
 	return d
 }
 
@@ -100,15 +110,21 @@ func (d *trade) kill(n *node, what string) {
 		n.awaitRestart(c, before)
 		return
 	}
+	d.restart(n)
+	if n == d.client {
+		d.load()
+	}
+}
+
+// restart kills a kernel and boots it again.
+func (d *trade) restart(n *node) {
+	d.t.Helper()
 	d.kernels[n].finish()
 	args := []string{}
 	if n == d.donor {
 		args = append(args, "--donor")
 	}
 	d.kernels[n] = n.up(args...)
-	if n == d.client {
-		d.load()
-	}
 }
 
 // What one node earned is what the other spent, to the microsecond, although
@@ -160,6 +176,26 @@ func TestNoCredit(t *testing.T) {
 	d.client.eventually("its credit counts", func() bool { return d.client.relay(asker, "work", patience/2).Code == "" })
 }
 
+// roundTrip is the shortest time from a proposal to its signature, by the
+// donor's book, whose entries have the times at which they were asked for.
+func (d *trade) roundTrip() time.Duration {
+	d.t.Helper()
+	least, claimed := time.Hour, time.Time{}
+	for line := range strings.Lines(d.donor.want(0, "wallet", "history", "--tail", "1000", "-o", "json").out) {
+		e := parsed[admin.Entry](d.t, line)
+		switch {
+		case e.What == "claim":
+			claimed = e.Time
+		case e.What == "earn" && !claimed.IsZero():
+			least = min(least, e.Time.Sub(claimed)+time.Millisecond) // of which both are full ones
+		}
+	}
+	if least == time.Hour {
+		d.t.Fatal("no receipt was signed")
+	}
+	return least
+}
+
 // A payer whose kernel is stopped signs nothing, while its cells go on calling:
 // the donor works for them up to its bound and not beyond. What it did is
 // signed when the kernel goes on.
@@ -168,6 +204,8 @@ func TestStoppedPayer(t *testing.T) {
 	d := newTrade(t, "")
 	d.load()
 	d.client.eventually("something is paid", func() bool { return d.client.wallet().Spent > 0 })
+	rtt := d.roundTrip()
+	cpu := d.donor.process("work#1").CPUUS
 	d.kernels[d.client].signal(syscall.SIGSTOP)
 	owed := func() sdk.ATP {
 		w := d.donor.wallet()
@@ -180,10 +218,9 @@ func TestStoppedPayer(t *testing.T) {
 		}
 		return time.Since(since) > 3*time.Second
 	})
-	// Each round trip that the donor measures may be as long as 250 ms, and
-	// leases are handed out every 50 ms.
-	bound := books.Bound(runtime.NumCPU(), 100*time.Millisecond, 250*time.Millisecond)
-	t.Logf("it did %s that nobody signed, the bound is %s", before, bound)
+	// What its cell has used since, by its cgroup, what nobody is charged for included.
+	took, bound := sdk.ATP(d.donor.process("work#1").CPUUS-cpu), exposure(rtt)
+	t.Logf("it did %s that nobody signed, used %s since the payer was stopped, the bound is %s: a receipt takes %s", before, took, bound, rtt)
 	if before > bound || before == 0 {
 		t.Errorf("it did %s without a signature, the bound is %s", before, bound)
 	}

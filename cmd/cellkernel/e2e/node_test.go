@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,8 @@ type node struct {
 	dir string
 	run string // XDG_RUNTIME_DIR
 	env []string
+
+	program string // that its kernel is; empty: the command
 
 	host *netlab.Host // where its kernel runs; nil is this machine
 }
@@ -88,7 +91,7 @@ func (n *node) write(name, text string) {
 
 // command prepares the command, with nothing of this process's settings.
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, cmp.Or(n.program, binary), args...)
 	cmd.Dir = n.dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CELLKERNEL_") })
 	cmd.Env = append(append(cmd.Env, "XDG_RUNTIME_DIR="+n.run, "NO_COLOR=1"), n.env...)

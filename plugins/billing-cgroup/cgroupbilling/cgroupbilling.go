@@ -135,7 +135,7 @@ func (b *Billing) read(r sdk.Running) (sdk.Usage, bool) {
 	if err != nil {
 		return u, true // somebody has removed it: better than nothing
 	}
-	u.CPU, u.Source = cpu, g.source
+	u.CPU, u.Stall, u.Source = cpu, g.stall(), g.source
 	u.RSS = max(u.RSS, b.resident(g))
 	return u, true
 }
@@ -149,7 +149,7 @@ func (b *Billing) Close(ctx context.Context, r sdk.Running, exit sdk.Exit) (sdk.
 	}
 	g := groupAt(r.Placement)
 	if cpu, err := g.cpu(); err == nil {
-		u.CPU, u.Source = cpu, g.source
+		u.CPU, u.Stall, u.Source = cpu, g.stall(), g.source
 	}
 	if err := g.remove(ctx); err != nil {
 		b.log.Warn("remove a cgroup", "workload", string(r.ID), "error", err)

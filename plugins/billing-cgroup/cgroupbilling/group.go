@@ -56,6 +56,26 @@ func (g group) cpu() (time.Duration, error) {
 	return 0, fmt.Errorf("%s: no usage_usec", g.file("cpu.stat"))
 }
 
+// stall returns for how long some of what runs in g wanted a CPU and had none,
+// since g was made: "some" of its cpu.pressure (see PSI in the kernel's
+// Documentation/accounting). It is 0 where that is not counted.
+func (g group) stall() time.Duration {
+	if g.source != sourceCgroup2 {
+		return 0
+	}
+	text, err := os.ReadFile(g.file("cpu.pressure"))
+	if err != nil {
+		return 0 // PSI is off, or not built in
+	}
+	some, _, _ := strings.Cut(string(text), "\n")
+	_, total, ok := strings.Cut(some, " total=")
+	us, err := strconv.ParseInt(strings.TrimSpace(total), 10, 64)
+	if !ok || err != nil {
+		return 0
+	}
+	return time.Duration(us) * time.Microsecond
+}
+
 // pids lists processes in g, not more than limit, without those in
 // directories that a cell has made itself.
 func (g group) pids(limit int) []int {

@@ -387,6 +387,7 @@ type Reading struct {
 	CpuNs         int64                  `protobuf:"varint,2,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`
 	Rss           int64                  `protobuf:"varint,3,opt,name=rss,proto3" json:"rss,omitempty"`
 	Source        string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	StallNs       int64                  `protobuf:"varint,5,opt,name=stall_ns,json=stallNs,proto3" json:"stall_ns,omitempty"` // for which something of it waited for a CPU
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -449,6 +450,13 @@ func (x *Reading) GetSource() string {
 	return ""
 }
 
+func (x *Reading) GetStallNs() int64 {
+	if x != nil {
+		return x.StallNs
+	}
+	return 0
+}
+
 var File_cellkernel_plugin_v1_billing_proto protoreflect.FileDescriptor
 
 const file_cellkernel_plugin_v1_billing_proto_rawDesc = "" +
@@ -480,12 +488,13 @@ const file_cellkernel_plugin_v1_billing_proto_rawDesc = "" +
 	"\texit_code\x18\x02 \x01(\x03R\bexitCode\x12\x1e\n" +
 	"\vexit_cpu_ns\x18\x03 \x01(\x03R\texitCpuNs\x12 \n" +
 	"\fexit_max_rss\x18\x04 \x01(\x03R\n" +
-	"exitMaxRss\"Z\n" +
+	"exitMaxRss\"u\n" +
 	"\aReading\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x15\n" +
 	"\x06cpu_ns\x18\x02 \x01(\x03R\x05cpuNs\x12\x10\n" +
 	"\x03rss\x18\x03 \x01(\x03R\x03rss\x12\x16\n" +
-	"\x06source\x18\x04 \x01(\tR\x06source2\xf2\x01\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x19\n" +
+	"\bstall_ns\x18\x05 \x01(\x03R\astallNs2\xf2\x01\n" +
 	"\aBilling\x12L\n" +
 	"\x05Place\x12\".cellkernel.plugin.v1.PlaceRequest\x1a\x1f.cellkernel.plugin.v1.Placement\x12M\n" +
 	"\x05Usage\x12\".cellkernel.plugin.v1.UsageRequest\x1a .cellkernel.plugin.v1.UsageReply\x12J\n" +
