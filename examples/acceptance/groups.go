@@ -128,6 +128,34 @@ func money() []group {
 			{ID: "ledger-rate", What: "64 callers wait for their record to be durable: records/s, by group commit", Bound: ">= 2000"},
 			{ID: "ledger-p99", What: "the same: how long 99 of 100 wait", Bound: "<= 25 ms"},
 		}, tryMoneyLedger},
+		{"money-million", 20 * time.Minute, []row{
+			{ID: "million-verify", What: "ledger verify of a book of 1000000 records, half of them receipts: time, and memory of the command", Bound: "<= 10 s, <= 200 MB"},
+			{ID: "million-boot", What: "a kernel with that book is ready", Bound: "<= 2 s"},
+		}, tryMillion},
+		{"money-swap", 10 * time.Minute, []row{
+			{ID: "ledger-swap", What: "the ledger of a donor, then of its client, exchanged under load: earned by spent", Bound: "equal"},
+		}, tryMoneySwap},
+		{"money-crash", time.Hour, []row{
+			{ID: "crash-kills", What: "a ledger killed at a system call, each in turn: what was acknowledged is there, and 50 operations work", Bound: ">= 1000 points, all"},
+			{ID: "crash-fails", What: "a system call of it fails, each in turn: the same", Bound: ">= 600, all"},
+			{ID: "crash-power", What: "the power is cut twice, for each seed: the same", Bound: ">= 5000 cuts, all"},
+			{ID: "crash-bytes", What: "every byte of a book of 64 KiB changed: undetected, but for the torn tail of one that was not closed", Bound: ">= 65536, 0"},
+			{ID: "crash-zero", What: "files of a book empty, cut, zero or other words: never taken for an empty book", Bound: "PASS"},
+		}, tryMoneyCrash},
+		{"money-cheats", 20 * time.Minute, []row{
+			{ID: "cheat-silent", What: "a payer's kernel that signs nothing, against a real donor, with a restart: what it took by the donor's meter", Bound: "DESIGN 9"},
+			{ID: "cheat-stopped", What: "a payer's kernel that is stopped while its cells call on", Bound: "DESIGN 9, round trip measured"},
+			{ID: "cheat-claims", What: "a donor's kernel that claims ten times of what its meter says: what a real client signed", Bound: "cores x time x 1.02"},
+			{ID: "cheat-twice", What: "a donor's kernel that signs two receipts with one number: beyond what it did; it is blocked", Bound: "0 ATP"},
+			{ID: "cheat-replay", What: "a donor's kernel that shows settled receipts again: the same", Bound: "0 ATP"},
+		}, tryMoneyCheats},
+		{"money-trade", 15 * time.Minute, []row{
+			{ID: "trade-bench", What: "the bench between two new nodes with default settings, one a donor: errors", Bound: "0"},
+			{ID: "trade-wallets", What: "the same: spent by earned, in microseconds", Bound: "equal"},
+		}, tryTrade},
+		{"money-cost", 6 * time.Minute, []row{
+			{ID: "trade-cost", What: "64 calls of 64 B in flight to another machine, billed and not, 20 alternating pairs of 3 s: time more, median", Bound: "<= 3 %, receipts flow"},
+		}, tryCost},
 		{"money-kills", time.Hour, []row{
 			{ID: "money-kills", What: "a donor and its client under load, 200 random kills of kernels, ledgers and meters: earned by spent", Bound: "equal"},
 			{ID: "money-agree", What: "the same: until both books say so, both kernels being up", Bound: "<= 5 s"},

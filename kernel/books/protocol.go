@@ -356,7 +356,10 @@ func (p *Payee) Room(open, owed, credit sdk.ATP) sdk.ATP {
 		return 0
 	}
 	open += p.state.waiting()
-	left := min(p.Bound()-open, p.limit-p.state.last.Amount-open, credit-owed-open)
+	// Meters are behind what they measure, and cells stop when they notice: a
+	// tenth of the bound is left for that.
+	bound := p.Bound()
+	left := min(bound-bound/10-open, p.limit-p.state.last.Amount-open, credit-owed-open)
 	if left <= 0 {
 		return 0
 	}

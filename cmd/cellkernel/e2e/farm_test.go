@@ -162,7 +162,7 @@ func (m *machine) must(at, sh string) string {
 
 var (
 	// looks are blocks that change nothing: what they wait for tells nobody.
-	looks = regexp.MustCompile(`^(?:(?:cellkernel (?:status|peers|ping|explain|logs|version|id|mesh list|plugin list|config check|run)\b|curl -s |journalctl ).*\n?)+$`)
+	looks = regexp.MustCompile(`^(?:(?:cellkernel (?:status|peers|ping|explain|logs|wallet|wallet history|version|id|mesh list|plugin list|config check|run)\b|curl -s |journalctl ).*\n?)+$`)
 	// findings is what ends with 1 for a reason of the machine that tests.
 	findings   = regexp.MustCompile(`^cellkernel doctor$`)
 	invitation = regexp.MustCompile(`(?m)^cellkernel-invitation-1:\S+$`)

@@ -10,7 +10,7 @@ import (
 )
 
 // What TestMain built; read-only afterwards.
-var binary, probe, pluginFile, ledgerFile, checkout string
+var binary, probe, pluginFile, ledgerFile, otherLedger, checkout string
 
 // The binaries are static: one of the tests boots them where there is nothing
 // else. They are built once, for all tests.
@@ -35,10 +35,10 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	binary, probe, pluginFile = filepath.Join(dir, "cellkernel"), filepath.Join(dir, "probe"), filepath.Join(dir, "transport-uds")
-	ledgerFile = filepath.Join(dir, "ledger-json")
+	ledgerFile, otherLedger = filepath.Join(dir, "ledger-json"), filepath.Join(dir, "ledger-other")
 	for out, pkg := range map[string]string{
 		binary: "./cmd/cellkernel", probe: "./cmd/cellkernel/e2e/testdata/probe", pluginFile: "./plugins/transport-uds",
-		ledgerFile: "./plugins/ledger-json",
+		ledgerFile: "./plugins/ledger-json", otherLedger: "./cmd/cellkernel/e2e/testdata/memledger",
 	} {
 		cmd := exec.Command("go", "build", "-o", out, pkg)
 		cmd.Dir, cmd.Env = checkout, append(os.Environ(), "CGO_ENABLED=0")

@@ -21,6 +21,7 @@ type trade struct {
 	t             *testing.T
 	client, donor *node
 	kernels       map[*node]*kernel
+	since         time.Time // a load has begun
 }
 
 // newTrade boots both. More is put into the donor's section [kernel].

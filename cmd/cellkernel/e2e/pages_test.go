@@ -16,7 +16,7 @@ import (
 // The pages for people who run a mesh are done as they are written: every block
 // of shell, every genome, the unit of systemd. What can not be done fails.
 func TestPagesAreDone(t *testing.T) {
-	for name, least := range map[string]int{"operate.md": 30, "discovery.md": 6, "security.md": 4} {
+	for name, least := range map[string]int{"operate.md": 30, "discovery.md": 6, "security.md": 4, "billing.md": 10} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(filepath.Join(checkout, "docs", name))

@@ -90,7 +90,8 @@ func TestNoCreditIsAnExitCode(t *testing.T) {
 	d.client.eventually("with credit it works", func() bool { return d.client.ck("call", "work.Echo", `{"Text":"x"}`).code == 0 })
 }
 
-// The ledger's program is exchanged under load: nothing is lost.
+// The ledger's program is exchanged under load: nothing is lost, also not by
+// one that does not have the book, which does not take its place.
 func TestLedgerIsSwappedUnderLoad(t *testing.T) {
 	t.Parallel()
 	d := newTrade(t, "")
@@ -102,6 +103,13 @@ func TestLedgerIsSwappedUnderLoad(t *testing.T) {
 		if now := n.process("ledger-json").PID; now == before {
 			t.Errorf("process %d is still the ledger", now)
 		}
+		d.paid()
+		before = n.process("ledger-json").PID
+		r := n.ck("plugin", "swap", "ledger-json", otherLedger)
+		if now := n.process("ledger-json").PID; r.code == 0 || now != before {
+			t.Errorf("a ledger without the book: exit code %d, process %d in the place of %d\n%s", r.code, now, before, r.err)
+		}
+		contains(t, r.err, "another version of itself only")
 		d.paid()
 	}
 	d.unload()
