@@ -257,6 +257,9 @@ func (a *account) settleOne(l *inLink) {
 	a.held -= l.account.held
 	w := l.account.settle(rate)
 	a.heldCPU -= min(w, a.heldCPU)
+	if a.split == "" { // no look was taken yet: else the kernel would take these for no weights
+		a.split = a.rates.split()
+	}
 	if l.lease != nil {
 		l.lease.used.Add(w)
 	}
