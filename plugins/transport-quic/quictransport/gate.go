@@ -17,12 +17,13 @@ import (
 // fill at most half of what one source may have. With a proved address one can
 // still be anybody, until a connection is of use: see [session.answered]. Those
 // that are not share half of all places, and the ones of whoever has the most
-// make room for others.
+// make room for others, whether their handshakes are finished or not.
 const (
 	freeInitials  = 50 // a second, and as a burst, before addresses must be proved
 	freePending   = 32 // handshakes, before addresses must be proved
 	sourceRate    = 10 // proved attempts a second of one source
 	sourceBurst   = 64
+	maxLeft       = 512  // handshakes that lost their place and can not be ended
 	maxSources    = 4096 // remembered beyond those that have connections
 	sourceForgets = sourceBurst / sourceRate * time.Second
 	knownFor      = 10 * time.Minute // a source is no stranger after it had a useful connection
@@ -39,7 +40,8 @@ type gate struct {
 	pending   int        // handshakes
 	initials  bucket
 	sources   map[netip.Prefix]*sourceState
-	unproved  list.List // of *slot: complete handshakes of no use yet, the oldest first
+	unproved  list.List // of *slot: those of no use yet, handshakes included, the oldest first
+	left      int       // handshakes without a place that quic-go has not given up yet: see [slot.cancel]
 	watched   bool      // somebody looks at what unproved ones hold
 	lastSaid  time.Time
 	unsaid    int // lines since then that the log was spared
@@ -84,8 +86,21 @@ type slot struct {
 	stranger bool          // counted as one
 	pending  bool          // in its handshake
 	gone     bool          // not counted any more
+	left     bool          // counted in gate.left
 	at       *list.Element // of gate.unproved; nil when it is not there
-	guest    guest         // set with at
+	guest    guest         // nil until the other end has said hello
+	// cancel fails a handshake that has no guest: at the next message, if one
+	// comes, else quic-go gives it up after quietAccept.
+	cancel context.CancelFunc
+}
+
+// sendAway ends the connection of a place that was taken away.
+func (k *slot) sendAway() {
+	if k.guest != nil {
+		k.guest.sendAway()
+	} else {
+		k.cancel()
+	}
 }
 
 // A guest is what a gate sees of a connection.
@@ -101,21 +116,24 @@ type slotKey struct{}
 // admit takes a slot for a connection; it is free again when ctx is done.
 func (g *gate) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	addr := source(info.RemoteAddr)
-	k, out, err := g.place(addr, info.AddrVerified, time.Now())
+	over := ctx // when quic-go is done with it
+	ctx, cancel := context.WithCancel(ctx)
+	k, out, err := g.place(addr, info.AddrVerified, cancel, time.Now())
 	if out != nil {
-		out.guest.sendAway()
+		out.sendAway()
 		g.warn("a connection of no use yet made room for another", "of", out.source.addr.String(), "for", addr.String())
 	}
 	if err != nil {
 		g.warn("refused a connection", "from", addr.String(), "error", err)
+		cancel()
 		return nil, err
 	}
-	context.AfterFunc(ctx, k.release)
+	context.AfterFunc(over, func() { cancel(); k.release() })
 	return context.WithValue(ctx, slotKey{}, k), nil
 }
 
 // place returns the slot, and the one that made room for it, if any had to.
-func (g *gate) place(addr netip.Prefix, verified bool, now time.Time) (k, out *slot, err error) {
+func (g *gate) place(addr netip.Prefix, verified bool, cancel context.CancelFunc, now time.Time) (k, out *slot, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.sources[addr]
@@ -139,18 +157,23 @@ func (g *gate) place(addr netip.Prefix, verified bool, now time.Time) (k, out *s
 		out = g.victim(nil)
 		err = sdk.Errorf(sdk.CodeOverloaded, "%d connections of strangers: no more are accepted", g.strangers)
 	}
-	// The first of a source gets in as long as there is any place: a handshake
-	// can not be sent away, and they may be all there is.
+	// The first of a source gets in as long as there is any place: handshakes
+	// that nobody can end may be all there is.
 	if first := s.live == 0 && g.live < g.max; err != nil && !first && (out == nil || !verified) {
 		return nil, nil, err
 	}
 	if out != nil {
+		if out.guest == nil {
+			out.left = true
+			g.left++
+		}
 		out.leave()
 	}
 	g.live++
 	g.pending++
 	s.live++
-	k = &slot{gate: g, source: s, stranger: stranger, pending: true}
+	k = &slot{gate: g, source: s, stranger: stranger, pending: true, cancel: cancel}
+	k.at = g.unproved.PushBack(k)
 	if stranger {
 		g.strangers++
 		s.strangers++
@@ -159,13 +182,13 @@ func (g *gate) place(addr netip.Prefix, verified bool, now time.Time) (k, out *s
 }
 
 // victim returns who makes room: the oldest unproved connection of a source,
-// or, for nil, of the stranger that has the most; nil if there is none. The
-// caller holds mu.
+// or, for nil, of the stranger that has the most; nil if there is none. Those
+// that live on without a place are at most maxLeft. The caller holds mu.
 func (g *gate) victim(of *sourceState) (v *slot) {
 	for e := g.unproved.Front(); e != nil; e = e.Next() {
 		k := e.Value.(*slot)
 		switch {
-		case of != nil && k.source != of, of == nil && !k.stranger:
+		case of != nil && k.source != of, of == nil && !k.stranger, k.guest == nil && g.left >= maxLeft:
 		case v == nil, k.source.strangers > v.source.strangers:
 			v = k
 		}
@@ -198,20 +221,34 @@ func slotOf(ctx context.Context) *slot {
 	return k
 }
 
-// established is called when the handshake of a connection is complete. It
-// reports whether somebody has to begin to watch: see [gate.greedy].
-func (k *slot) established(c guest) (watch bool) {
+// greeted is called when the other end has said hello: from then on the
+// connection can be ended. It reports whether somebody has to begin to watch:
+// see [gate.greedy]. One that has lost its place meanwhile is sent away.
+func (k *slot) greeted(c guest) (watch bool) {
+	g := k.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if k.gone {
+		c.sendAway()
+		return false
+	}
+	k.guest = c
+	watch = !g.watched
+	g.watched = true
+	return watch
+}
+
+// established is called when the handshake of a connection is complete, with
+// what is seen of it from then on.
+func (k *slot) established(c guest) {
 	g := k.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k.settle()
 	if k.gone {
-		return false
+		c.sendAway()
 	}
-	k.guest, k.at = c, g.unproved.PushBack(k)
-	watch = !g.watched
-	g.watched = true
-	return watch
+	k.guest = c
 }
 
 // proved is called when a connection turned out to be of use.
@@ -246,6 +283,10 @@ func (k *slot) trust() {
 func (k *slot) release() {
 	k.gate.mu.Lock()
 	defer k.gate.mu.Unlock()
+	if k.left {
+		k.left = false
+		k.gate.left--
+	}
 	k.leave()
 }
 

@@ -17,7 +17,7 @@ import (
 // listen there again meanwhile.
 type listener struct {
 	e      *endpoint
-	quic   *quic.Listener
+	quic   *quic.EarlyListener // so that handshakes can be ended which others do not complete
 	hint   []byte
 	links  chan net.Conn // unbuffered: connections take turns
 	closed chan struct{}
@@ -53,7 +53,7 @@ func (t *Transport) Listen(ctx context.Context, addr sdk.Addr) (net.Listener, er
 	conf.Certificates = []tls.Certificate{cert.tls}
 	set := settings(quietAccept)
 	set.MaxIncomingStreams = maxLinks
-	ql, err := e.quic.Listen(conf, set)
+	ql, err := e.quic.ListenEarly(conf, set)
 	if err != nil {
 		e.drop()
 		return nil, sdk.Errorf(sdk.CodeInvalid, "listen at %q: %v", addr.Host, err)
@@ -125,21 +125,42 @@ func (l *listener) run() {
 			close(l.broken)
 			return
 		}
-		t.mu.Lock()
-		l.e.users++
-		t.mu.Unlock()
-		s, err := t.newSession(l.e, conn, lifetime{first: firstLink, idle: 2 * time.Duration(t.config.Idle)}, found{})
-		if err != nil {
-			continue
-		}
-		if s.slot.established(s) {
+		if slotOf(conn.Context()).greeted(greeting{conn}) {
 			t.tasks.Go(t.watch)
 		}
-		l.mu.Lock()
-		l.sessions[s] = struct{}{}
-		l.mu.Unlock()
-		t.tasks.Go(func() { l.serve(s) })
+		t.tasks.Go(func() { l.welcome(conn) })
 	}
+}
+
+// welcome waits until the handshake of a connection is complete, and serves it.
+func (l *listener) welcome(conn *quic.Conn) {
+	select {
+	case <-conn.HandshakeComplete():
+	case <-conn.Context().Done():
+		return
+	case <-l.closed:
+		conn.CloseWithError(codeGone, "the listener is closed")
+		return
+	}
+	t := l.e.t
+	t.mu.Lock()
+	gone := l.e.gone
+	if !gone {
+		l.e.users++
+	}
+	t.mu.Unlock()
+	if gone {
+		return // and the connection with its endpoint
+	}
+	s, err := t.newSession(l.e, conn, lifetime{first: firstLink, idle: 2 * time.Duration(t.config.Idle)}, found{})
+	if err != nil {
+		return
+	}
+	s.slot.established(s)
+	l.mu.Lock()
+	l.sessions[s] = struct{}{}
+	l.mu.Unlock()
+	l.serve(s)
 }
 
 // serve hands out the links of one connection, one at a time, until the

@@ -1,6 +1,10 @@
 package quictransport
 
-import "time"
+import (
+	"time"
+
+	"github.com/quic-go/quic-go"
+)
 
 // Until a connection is of use, whoever dialled it may be anybody. quic-go
 // keeps what arrives on a stream until the bytes before it have arrived, even
@@ -40,6 +44,16 @@ func (s *session) sendAway() {
 	go s.conn.CloseWithError(codeRoom, "others need the room") // which waits for quic-go to be done with it
 }
 
+// A greeting is a connection whose handshake is not complete. Like every guest
+// it is somebody whose word is all we have.
+type greeting struct{ conn *quic.Conn }
+
+// held returns all that has arrived: none of it was read.
+func (c greeting) held() int64 { return int64(c.conn.ConnectionStats().BytesReceived) }
+
+// sendAway ends the handshake.
+func (c greeting) sendAway() { go c.conn.CloseWithError(codeRoom, "others need the room") }
+
 // greedy frees the places of unproved connections that hold too much, and
 // returns them. It reports whether there are any others to look at.
 func (g *gate) greedy() (out []*slot, more bool) {
@@ -48,6 +62,9 @@ func (g *gate) greedy() (out []*slot, more bool) {
 	total, held := int64(0), map[*slot]int64{}
 	for e := g.unproved.Front(); e != nil; e = e.Next() {
 		k := e.Value.(*slot)
+		if k.guest == nil {
+			continue // quic-go keeps little before a hello, and for quietAccept
+		}
 		held[k] = max(0, k.guest.held())
 		total += held[k]
 	}
