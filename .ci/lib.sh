@@ -27,7 +27,7 @@ step() {
 # tools installs what tests use and a plain machine lacks: program:package.
 tools() {
 	local want missing=()
-	for want in ssh-keygen:openssh-client strace:strace nft:nftables flatc:flatbuffers-compiler ip:iproute2 gcc:gcc; do
+	for want in ssh-keygen:openssh-client strace:strace nft:nftables flatc:flatbuffers-compiler ip:iproute2 gcc:gcc systemd-analyze:systemd; do
 		command -v "${want%%:*}" >"$tmp/which" || missing+=("${want##*:}")
 	done
 	if ((${#missing[@]} == 0)); then
