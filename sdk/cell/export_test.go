@@ -15,10 +15,11 @@ func DialingOf(s *Synapse) int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.
 // Held is what links hold in the Membrane's room.
 func Held(m *Membrane) int { m.room.mu.Lock(); defer m.room.mu.Unlock(); return m.room.used }
 
-// VisitIn does what the reaper will do after a while.
+// VisitIn does what the reaper will do after a while about what has come in
+// part. The rest of a visit is for one goroutine only: the reaper's own.
 func VisitIn(m *Membrane, after time.Duration) {
 	for _, l := range m.inLinks() {
-		l.visit(nanos() + int64(after))
+		l.expire(nanos() + int64(after))
 	}
 }
 

@@ -167,6 +167,9 @@ func (l *inLink) handleCall(h wire.Header, body []byte) error {
 		return fmt.Errorf("%s for call %d, which does not stream", h.Kind, h.Call)
 	}
 	err := ctx.stream.take(h, body, l.r)
+	if err == nil {
+		l.streamed(h, ctx)
+	}
 	if e := (*sdk.Error)(nil); errors.As(err, &e) {
 		ctx.stream.finish(Vesicle{}, e)
 		l.stop(ctx, context.Canceled)

@@ -156,6 +156,37 @@ func TestRequestsThatDoNotGoOnAreDropped(t *testing.T) {
 	other.echoes()
 }
 
+// A stream whose other side says half a message, and then nothing, ends; one
+// that waits for the next message does not.
+func TestStreamsThatDoNotGoOnEnd(t *testing.T) {
+	k := modest(t)
+	p := k.open()
+	p.request(1, mChat, nil)
+	p.say(wire.KindMessage, wire.FlagMore, 1, make([]byte, 30<<10))
+	p.request(2, mChat, nil)
+	p.say(wire.KindMessage, wire.FlagMore, 2, make([]byte, 20<<10))
+	p.say(wire.KindFragment, 0, 2, make([]byte, 20<<10))
+	p.overloaded(0)
+	whole := cell.Held(k.m)
+	cell.VisitIn(k.m, 29*time.Second)
+	p.say(wire.KindFragment, wire.FlagMore, 1, make([]byte, 20<<10)) // more comes: it has as long again
+	p.overloaded(0)
+	cell.VisitIn(k.m, 29*time.Second)
+	p.overloaded(0)
+	if n := cell.Held(k.m); n <= whole {
+		t.Errorf("%d bytes are held of two streams, %d before the last part", n, whole)
+	}
+	cell.VisitIn(k.m, 31*time.Second)
+	if code, executed := p.final(1); code != sdk.CodeCancelled && code != sdk.CodeDeadline || executed == sdk.ExecutedNo {
+		t.Errorf("the stream that does not go on ends with %s, executed %d", code, executed)
+	}
+	eventually(t, "what has come of it is held", func() bool { return cell.Held(k.m) < whole })
+	cell.VisitIn(k.m, time.Hour)
+	p.say(wire.KindFragment, wire.FlagMore, 1, make([]byte, 10<<10)) // crossed its end: dropped
+	p.overloaded(0)                                                  // call 2 goes on
+	p.echoesLong()
+}
+
 func TestSettingsOfCallersFitAFrame(t *testing.T) {
 	k := modest(t)
 	p := k.openSilent()

@@ -1,6 +1,7 @@
 package cell
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,16 +11,25 @@ import (
 	"github.com/cellkernel/cellkernel/sdk/wire"
 )
 
-// partTimeout is how long a request that has come in part may wait for more.
+// partTimeout is how long a message that has come in part may wait for more:
+// a request, or a message of a stream.
 const partTimeout = 30 * time.Second
 
-// partials are the requests of a link that have come in part. The reader adds
-// to them; the reaper drops those of which no more comes.
+// partials are the requests of a link that have come in part, and the streams
+// that wait for the rest of a message. The reader adds to them; the reaper
+// drops those of which no more comes.
 type partials struct {
-	n atomic.Int32 // of calls: a reader of whole requests takes no lock
+	n atomic.Int32 // of calls and streams: a reader of whole requests takes no lock
 
-	mu    sync.Mutex // guards all below, and the Calls in it
-	calls map[uint32]*Call
+	mu      sync.Mutex // guards all below, and the Calls in it
+	calls   map[uint32]*Call
+	streams map[uint32]streamPart
+}
+
+// A streamPart is a stream that has the beginning of a message.
+type streamPart struct {
+	ctx *callContext
+	due int64 // nanos: when more of it must have come
 }
 
 // has reports whether the request of a call has come in part.
@@ -39,17 +49,64 @@ func (p *partials) set(id uint32, c *Call) {
 	} else {
 		p.calls[id] = c
 	}
-	p.n.Store(int32(len(p.calls)))
+	p.count()
 }
+
+func (p *partials) count() { p.n.Store(int32(len(p.calls) + len(p.streams))) }
 
 // clear removes and returns all.
 func (p *partials) clear() map[uint32]*Call {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := p.calls
-	p.calls = make(map[uint32]*Call)
+	p.calls, p.streams = make(map[uint32]*Call), make(map[uint32]streamPart)
 	p.n.Store(0)
 	return all
+}
+
+// streamed notes that a stream has taken a message, or more of one.
+func (l *inLink) streamed(h wire.Header, ctx *callContext) {
+	p := &l.parts
+	if h.Flags&wire.FlagMore == 0 {
+		if p.n.Load() > 0 {
+			p.mu.Lock()
+			delete(p.streams, h.Call)
+			p.count()
+			p.mu.Unlock()
+		}
+		return
+	}
+	due := l.r.now + int64(partTimeout)
+	p.mu.Lock()
+	p.streams[h.Call] = streamPart{ctx, due}
+	p.count()
+	p.mu.Unlock()
+	l.m.reaper.lower(&l.next, due)
+}
+
+// expireStreams ends the calls whose streams wait for the rest of a message
+// for too long, and returns when to look again.
+func (l *inLink) expireStreams(now int64) int64 {
+	next := int64(noNext)
+	var late []*callContext
+	l.parts.mu.Lock()
+	for id, s := range l.parts.streams {
+		if s.due > now {
+			next = min(next, s.due)
+			continue
+		}
+		delete(l.parts.streams, id)
+		if l.at(id).Load() == s.ctx { // else the call has ended meanwhile
+			late = append(late, s.ctx)
+		}
+	}
+	l.parts.count()
+	l.parts.mu.Unlock()
+	for _, ctx := range late {
+		ctx.stream.losePart(sdk.Errorf(sdk.CodeDeadline, "receive stream message: no more of it came within %s", partTimeout))
+		l.stop(ctx, context.Canceled)
+	}
+	return next
 }
 
 // beginPart takes the first part of a request, or refuses the call.
@@ -128,6 +185,7 @@ func (l *inLink) expire(now int64) int64 {
 	if l.parts.n.Load() == 0 {
 		return next
 	}
+	next = l.expireStreams(now)
 	var late []*Call
 	l.parts.mu.Lock()
 	for id, c := range l.parts.calls {

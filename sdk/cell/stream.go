@@ -176,6 +176,19 @@ func (s *Stream) fragment(h wire.Header, body []byte) error {
 	return nil
 }
 
+// losePart ends the call of a stream because the rest of a message does not
+// come, and frees what has come of it.
+func (s *Stream) losePart(e *sdk.Error) {
+	e.Executed = sdk.ExecutedYes
+	s.mu.Lock()
+	if s.partial {
+		_ = s.hold(-len(s.part) - overhead) // only more can be too much
+		s.part, s.partial = nil, false
+	}
+	s.mu.Unlock()
+	s.finish(Vesicle{}, e)
+}
+
 // grant adds credit.
 func (s *Stream) grant(n uint32) {
 	s.mu.Lock()
