@@ -2,7 +2,11 @@ package identity
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
 	"github.com/cellkernel/cellkernel/sdk/synapse"
@@ -29,4 +33,28 @@ func Impersonate(ctx context.Context, s synapse.Stream, i Invitation, thief *Ide
 		return "", err
 	}
 	return e.receiveProof(domainJoiner, i.Node.Key())
+}
+
+// VerifyTransport checks that der is a certificate that node has made by
+// [Identity.CertifyTransport] and that is good now. Nobody but tests asks: a
+// dialler knows the hash of the certificate by the announcement, and both nodes
+// prove themselves over the binding of the connection.
+func VerifyTransport(node sdk.NodeID, der []byte, now time.Time) (*x509.Certificate, error) {
+	if len(der) > MaxTransport {
+		return nil, ErrCertificate
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, ErrCertificate
+	}
+	key := ed25519.PublicKey(node.Key())
+	switch {
+	case len(key) != ed25519.PublicKeySize, cert.SignatureAlgorithm != x509.PureEd25519,
+		!ed25519.Verify(key, cert.RawTBSCertificate, cert.Signature):
+		return nil, ErrCertificate
+	case len(cert.UnhandledCriticalExtensions) != 0, cert.IsCA, !slices.Contains(cert.DNSNames, string(node)+transportZone),
+		cert.NotAfter.Sub(cert.NotBefore) > CertificateLife:
+		return nil, ErrCertificate
+	}
+	return cert, inTime(cert.NotBefore, cert.NotAfter, now, "of a transport of node "+string(node))
 }

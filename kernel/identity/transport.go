@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -89,26 +88,4 @@ func (id *Identity) transportNames(cells []sdk.CellName) ([]string, error) {
 		names = append(names, string(cell)+"."+names[0])
 	}
 	return names, nil
-}
-
-// VerifyTransport checks that der is a certificate that node has made by
-// [Identity.CertifyTransport] and that is good now.
-func VerifyTransport(node sdk.NodeID, der []byte, now time.Time) (*x509.Certificate, error) {
-	if len(der) > MaxTransport {
-		return nil, ErrCertificate
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, ErrCertificate
-	}
-	key := ed25519.PublicKey(node.Key())
-	switch {
-	case len(key) != ed25519.PublicKeySize, cert.SignatureAlgorithm != x509.PureEd25519,
-		!ed25519.Verify(key, cert.RawTBSCertificate, cert.Signature):
-		return nil, ErrCertificate
-	case len(cert.UnhandledCriticalExtensions) != 0, cert.IsCA, !slices.Contains(cert.DNSNames, string(node)+transportZone),
-		cert.NotAfter.Sub(cert.NotBefore) > CertificateLife:
-		return nil, ErrCertificate
-	}
-	return cert, inTime(cert.NotBefore, cert.NotAfter, now, "of a transport of node "+string(node))
 }

@@ -54,12 +54,15 @@ func (o *opener) saw(e sdk.Event) {
 }
 
 func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
+	// Before the mesh: if that is replaced from here on, what it opens is old.
+	generation := o.n.opt.Peers.Generation()
 	mesh := o.n.opt.Member.Mesh()
 	if mesh != o.mesh {
 		o.mesh, o.seen = mesh, make(map[[32]byte]opened)
 	}
 	sum := sha256.Sum256(e.Envelope)
 	if a, ok := o.seen[sum]; ok {
+		a.Generation = generation
 		return a.Announcement, o.timely(a, e.Origin)
 	}
 	said, err := mesh.OpenAnnouncement(e.Envelope)
@@ -79,6 +82,7 @@ func (o *opener) open(e sdk.Event) (peers.Announcement, bool) {
 	}
 	a := opened{said, sighted(said)}
 	o.seen[sum] = a
+	a.Generation = generation
 	return a.Announcement, o.timely(a, e.Origin)
 }
 

@@ -26,6 +26,9 @@ type Announcement struct {
 	Name        sdk.CellName
 	Listeners   []Listener
 	Cells       []Cell
+	// Generation is [Table.Generation] from before it was opened: one of the
+	// mesh before must not come in behind [Table.Clear].
+	Generation uint64
 }
 
 // A Listener is where a node can be dialled, at the address it was seen from.

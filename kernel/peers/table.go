@@ -44,13 +44,14 @@ type Table struct {
 
 	wake chan struct{} // of capacity 1: there is something to do for Watch
 
-	mu      sync.Mutex // guards all below
-	nodes   map[sdk.NodeID]*node
-	past    map[sdk.NodeID]left
-	pins    map[sdk.NodeID]int
-	denied  map[sdk.NodeID]bool
-	sources map[string]*source
-	foreign foreign
+	mu         sync.Mutex // guards all below
+	nodes      map[sdk.NodeID]*node
+	past       map[sdk.NodeID]left
+	pins       map[sdk.NodeID]int
+	denied     map[sdk.NodeID]bool
+	generation uint64 // how often it was cleared
+	sources    map[string]*source
+	foreign    foreign
 
 	index map[sdk.CellName]map[*node]struct{} // who is routed to
 	perIP map[netip.Addr]int                  // nodes with an origin there
@@ -82,6 +83,13 @@ func New(opt Options) *Table {
 	return t
 }
 
+// Generation returns how often the table was cleared.
+func (t *Table) Generation() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.generation
+}
+
 // lock locks the table and brings it to the present, which it returns.
 func (t *Table) lock() time.Time {
 	t.mu.Lock()
@@ -109,6 +117,8 @@ func (t *Table) see(s sighting, a *Announcement) Verdict {
 		return VerdictInvalid
 	case a.Node == t.opt.Self:
 		return VerdictSelf
+	case a.Generation != t.generation:
+		return VerdictOld
 	case t.denied[a.Node]:
 		return VerdictDenied
 	}
@@ -315,10 +325,12 @@ func (t *Table) Deny(ids []sdk.NodeID) {
 }
 
 // Clear takes out all members, for another mesh. Whoever is of that, too, is in
-// again at its next announcement.
+// again at its next announcement. What was opened before does not count any
+// more: see [Announcement].Generation.
 func (t *Table) Clear() {
 	now := t.lock()
 	defer t.mu.Unlock()
+	t.generation++
 	for _, n := range t.nodes {
 		t.remove(n, now)
 	}
