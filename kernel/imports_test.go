@@ -21,20 +21,21 @@ sdk/rawio:                    golang.org/x/sys
 sdk/synapse:                  sdk github.com/flynn/noise golang.org/x/crypto
 sdk/cell:                     sdk sdk/wire sdk/flat sdk/synapse sdk/channel sdk/rawio golang.org/x/sys
 sdk/cell/celltest:            sdk sdk/cell sdk/channel golang.org/x/sys
-sdk/plugin:                   sdk sdk/channel sdk/rawio sdk/plugin/pluginpb github.com/hashicorp/go-plugin github.com/hashicorp/go-hclog google.golang.org/grpc google.golang.org/protobuf golang.org/x/sys
+internal/procstat:
+sdk/plugin:                   internal/procstat sdk sdk/channel sdk/rawio sdk/plugin/pluginpb github.com/hashicorp/go-plugin github.com/hashicorp/go-hclog google.golang.org/grpc google.golang.org/protobuf golang.org/x/sys
 sdk/plugin/pluginpb:          google.golang.org/grpc google.golang.org/protobuf
 sdk/plugin/pluginpb/pbgen:    github.com/bufbuild/protocompile google.golang.org/protobuf
-sdk/plugin/memplugin:         sdk sdk/plugin
-sdk/plugin/plugintest:        sdk sdk/plugin sdk/plugin/memplugin
+sdk/plugin/memplugin:         internal/procstat sdk sdk/plugin
+sdk/plugin/plugintest:        internal/procstat sdk sdk/plugin sdk/plugin/memplugin
 
 kernel/genome:                sdk
 kernel/config:                sdk kernel/genome github.com/knadh/koanf github.com/pelletier/go-toml
 kernel/identity:              sdk sdk/synapse golang.org/x/crypto
 kernel/membership:            sdk sdk/plugin kernel/admin kernel/identity golang.org/x/sys
-kernel/catalog:               sdk sdk/plugin
+kernel/catalog:               internal/procstat sdk sdk/plugin
 kernel/peers:                 sdk
 kernel/golgi:                 sdk sdk/wire sdk/channel kernel/peers kernel/identity
-kernel/supervisor:            sdk sdk/channel kernel/genome kernel/vacuole golang.org/x/sys
+kernel/supervisor:            internal/procstat sdk sdk/channel kernel/genome kernel/vacuole golang.org/x/sys
 kernel/vacuole:
 kernel/books:                 sdk
 kernel/meter:                 sdk

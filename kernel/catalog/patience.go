@@ -1,10 +1,9 @@
 package catalog
 
 import (
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
+	"time"
+
+	"github.com/cellkernel/cellkernel/internal/procstat"
 )
 
 // A patience counts pings that were not answered. A process that did nothing
@@ -28,21 +27,11 @@ func (p *patience) missed(computed bool) bool {
 	return p.idle >= pingMisses || p.misses >= busyMisses
 }
 
-// cpuOf returns the CPU time of a process in clock ticks, 0 if it is gone:
-// fields 14 and 15 of its stat, proc(5).
-func cpuOf(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// cpuOf returns the CPU time of a process, 0 if it is gone.
+func cpuOf(pid int) time.Duration {
+	st, err := procstat.Read(pid)
 	if err != nil {
 		return 0
 	}
-	// The name in parentheses may contain anything, parentheses included.
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // f[0] is field 3
-	var ticks int64
-	for _, i := range []int{11, 12} {
-		if i < len(f) {
-			n, _ := strconv.ParseInt(f[i], 10, 64) // 0 if it is none
-			ticks += n
-		}
-	}
-	return ticks
+	return st.Own
 }

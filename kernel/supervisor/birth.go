@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cellkernel/cellkernel/internal/procstat"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -273,8 +274,8 @@ func (b *birth) start() error {
 		return b.explain(err)
 	}
 	p.name, p.proc, p.pidfd = b.spec.Name, proc, adoptPidFD(pidfd)
-	if st, err := readStat(proc.Pid); err == nil {
-		p.startTime = st.startTime // the child is ours and unreaped: it is there
+	if st, err := procstat.Read(proc.Pid); err == nil {
+		p.startTime = st.StartTime // the child is ours and unreaped: it is there
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cellkernel/cellkernel/internal/procstat"
 	"github.com/cellkernel/cellkernel/kernel/supervisor"
 )
 
@@ -234,12 +235,8 @@ func program(t testing.TB, args ...string) []string {
 
 // alive reports whether pid is a process that is no zombie.
 func alive(pid int) bool {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	s := string(data)
-	return !strings.HasPrefix(s[strings.LastIndexByte(s, ')')+1:], " Z")
+	st, err := procstat.Read(pid)
+	return err == nil && st.State != 'Z'
 }
 
 // awaitGone fails the test if one of pids lives longer than d. It waits on

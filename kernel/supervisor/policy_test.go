@@ -133,22 +133,6 @@ func TestBackoffDoublesWithinItsSwing(t *testing.T) {
 	}
 }
 
-func FuzzParseStat(f *testing.F) {
-	f.Add("1 (a) (b c)) S 0 0 0 0 0 0 0 0 0 0 1 2 3 4 0 0 0 0 77 0")
-	f.Fuzz(func(t *testing.T, line string) {
-		if st, err := parseStat(line); err == nil && st.state == 0 {
-			t.Errorf("%q: %+v", line, st)
-		}
-	})
-}
-
-func TestParseStat(t *testing.T) {
-	st, err := parseStat("7 (a) (b c)) Z 0 0 0 0 0 0 0 0 0 0 1 2 3 4 0 0 0 0 77 0")
-	if err != nil || st.state != 'Z' || st.cpu != 100*time.Millisecond || st.startTime != 77 {
-		t.Errorf("%+v, %v", st, err)
-	}
-}
-
 func TestLocateCgroup(t *testing.T) {
 	const hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n" +
 		"32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n" +

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cellkernel/cellkernel/internal/procstat"
 )
 
 // A Process is a child of the kernel together with everything it starts. It
@@ -237,9 +239,9 @@ func (p *Process) measure() Reading {
 			return Reading{CPU: cpu, RSS: p.group.rss(), Source: "cgroup2"}
 		}
 	}
-	st, err := readStat(p.proc.Pid)
-	if err != nil || st.startTime != p.startTime {
+	st, err := procstat.Read(p.proc.Pid)
+	if err != nil || st.StartTime != p.startTime {
 		return Reading{Source: "procfs"}
 	}
-	return Reading{CPU: st.cpu, RSS: readRSS(p.proc.Pid), Source: "procfs"}
+	return Reading{CPU: st.All, RSS: readRSS(p.proc.Pid), Source: "procfs"}
 }

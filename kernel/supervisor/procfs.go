@@ -12,62 +12,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// clockTick is the unit of times in /proc: USER_HZ is 100 on every
-// architecture Go runs on.
-const clockTick = 10 * time.Millisecond
+	"github.com/cellkernel/cellkernel/internal/procstat"
+)
 
 // maxEnviron bounds what is read of a process's environment.
 const maxEnviron = 1 << 20
 
 // maxWatched bounds the descriptors that one scan of /proc holds.
 const maxWatched = 256
-
-// A procStat is what the supervisor needs of /proc/PID/stat.
-type procStat struct {
-	state     byte          // 'R', 'S', 'Z'…
-	cpu       time.Duration // user and system time, waited-for children included
-	startTime uint64        // field 22, clock ticks since boot
-}
-
-// readStat reads /proc/PID/stat.
-func readStat(pid int) (procStat, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return procStat{}, err
-	}
-	return parseStat(string(data))
-}
-
-// parseStat parses a line of /proc/PID/stat. The command's name is in
-// parentheses and may itself hold spaces and parentheses.
-func parseStat(line string) (procStat, error) {
-	end := strings.LastIndexByte(line, ')')
-	if end < 0 {
-		return procStat{}, fmt.Errorf("parse stat %.80q: no command", line)
-	}
-	f := strings.Fields(line[end+1:]) // f[0] is field 3, the state
-	if len(f) < 20 || len(f[0]) != 1 {
-		return procStat{}, fmt.Errorf("parse stat %.80q: %d fields", line, len(f)+2)
-	}
-	st := procStat{state: f[0][0]}
-	var ticks int64
-	for _, s := range f[11:15] { // fields 14 to 17: utime, stime, cutime, cstime
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil {
-			return procStat{}, fmt.Errorf("parse stat %.80q: %w", line, err)
-		}
-		ticks += n
-	}
-	st.cpu = time.Duration(ticks) * clockTick
-	start, err := strconv.ParseUint(f[19], 10, 64)
-	if err != nil {
-		return procStat{}, fmt.Errorf("parse stat %.80q: %w", line, err)
-	}
-	st.startTime = start
-	return st, nil
-}
 
 // readRSS returns the resident bytes of a process, 0 if it is gone.
 func readRSS(pid int) int64 {
@@ -226,9 +179,9 @@ func waitFD(fd int, events int16, deadline time.Time) bool {
 // Observe reads what a process that is not a cell uses, descendants it has
 // waited for included. It is the zero Reading if there is no such process.
 func Observe(pid int) Reading {
-	st, err := readStat(pid)
+	st, err := procstat.Read(pid)
 	if err != nil {
 		return Reading{}
 	}
-	return Reading{CPU: st.cpu, RSS: readRSS(pid), Source: "procfs"}
+	return Reading{CPU: st.All, RSS: readRSS(pid), Source: "procfs"}
 }

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 
+	"github.com/cellkernel/cellkernel/internal/procstat"
 	"github.com/cellkernel/cellkernel/sdk/channel"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -93,19 +92,9 @@ func descends(pid, from, depth int) bool {
 
 // parentOf returns 0 for a process that can not be read.
 func parentOf(pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	st, err := procstat.Read(pid)
 	if err != nil {
 		return 0
 	}
-	// The name in parentheses may contain anything, parentheses included.
-	_, rest, ok := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 2 {
-		return 0
-	}
-	ppid, err := strconv.Atoi(fields[1])
-	if err != nil {
-		return 0
-	}
-	return ppid
+	return st.Parent
 }

@@ -1,18 +1,15 @@
 package plugintest
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/cellkernel/cellkernel/internal/procstat"
 	"github.com/cellkernel/cellkernel/sdk"
 )
 
@@ -93,15 +90,8 @@ func (j *job) end() {
 
 // startTime is field 22 of proc_pid_stat(5).
 func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 20 {
-		return 0, fmt.Errorf("%d fields", len(f))
-	}
-	return strconv.ParseUint(f[19], 10, 64)
+	st, err := procstat.Read(pid)
+	return st.StartTime, err
 }
 
 // read returns the reading of the job alone.
@@ -134,17 +124,8 @@ func (j *job) work(d time.Duration) error {
 }
 
 func cpuTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(f) < 20 {
-		return 0, fmt.Errorf("%d fields", len(f))
-	}
-	user, uerr := strconv.ParseInt(f[11], 10, 64)
-	system, serr := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(uerr, serr)
+	st, err := procstat.Read(pid)
+	return st.Own, err
 }
 
 func checkPlace(e *env) error {
