@@ -154,7 +154,7 @@ func (k *Kernel) welcome(name sdk.CellName) channel.Welcome {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.genome.Cells[name]
-	w := channel.Welcome{Links: k.genome.Golgi.Links, MaxMessage: int(k.genome.Golgi.MaxMessage), Meter: k.genome.Golgi.Billing != ""}
+	w := channel.Welcome{Links: k.genome.Golgi.Links, MaxMessage: int(k.genome.Golgi.MaxMessage), Meter: k.genome.Golgi.Billing != "", NodeCalls: k.genome.Kernel.NodeCalls}
 	if c == nil {
 		return w
 	}

@@ -31,6 +31,7 @@ func (a *app) ledgerCommand() *cobra.Command {
 }
 
 func (a *app) ledgerVerifyCommand() *cobra.Command {
+	var each bool
 	cmd := &cobra.Command{
 		Use:   "verify [DIR|FILE]",
 		Short: "Check every byte of a book, or receipts of somebody else",
@@ -38,6 +39,10 @@ func (a *app) ledgerVerifyCommand() *cobra.Command {
 chain of hashes, the sums of all accounts, and that every entry keeps the rules of money. No kernel
 needs to run; where one does, it is not disturbed. Nothing is changed. It ends with 1 if the book is
 damaged, or ends before its checkpoint does, and says which byte of which file, and behind which record.
+
+Both signatures of receipts are checked, in a long book of the first 50 000 and of the last with
+each node: a receipt names the one before it by its hash, so the last signature is for all of them.
+With --signatures each is checked by itself.
 
 FILE is what "cellkernel receipts -o json" wrote, anywhere: all signatures and sums are checked.`,
 		Example: "  cellkernel ledger verify /mnt/backup/ledger\n  cellkernel ledger verify receipts.json -o json",
@@ -47,7 +52,7 @@ FILE is what "cellkernel receipts -o json" wrote, anywhere: all signatures and s
 			if err != nil {
 				return err
 			}
-			v, err := verifyPath(cmd.Context(), path)
+			v, err := verifyPath(cmd.Context(), path, each)
 			if err != nil {
 				return fmt.Errorf("verify %q: %w", path, err)
 			}
@@ -57,6 +62,7 @@ FILE is what "cellkernel receipts -o json" wrote, anywhere: all signatures and s
 			return &exitError{exitFailed}
 		},
 	}
+	cmd.Flags().BoolVar(&each, "signatures", false, "check every signature by itself, however long that takes")
 	a.outputFlag(cmd)
 	return cmd
 }
@@ -85,7 +91,7 @@ type verified interface {
 	text(w io.Writer) error
 }
 
-func verifyPath(ctx context.Context, path string) (verified, error) {
+func verifyPath(ctx context.Context, path string, each bool) (verified, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -93,7 +99,7 @@ func verifyPath(ctx context.Context, path string) (verified, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return verifyBook(ctx, path)
+		return verifyBook(ctx, path, each)
 	}
 	return verifyReceipts(path)
 }
@@ -107,14 +113,17 @@ type bookVerdict struct {
 	Segments int        `json:"segments"`
 	Accounts int        `json:"accounts"`
 	Bytes    int64      `json:"bytes"`
-	Torn     int64      `json:"torn"`           // bytes of an append that is not whole
-	File     string     `json:"file,omitempty"` // where it is damaged
-	Byte     int64      `json:"byte"`
-	Cause    string     `json:"cause,omitempty"`
+	Torn     int64      `json:"torn"` // bytes of an append that is not whole
+
+	Signatures wallet.Signatures `json:"signatures"`
+
+	File  string `json:"file,omitempty"` // where it is damaged
+	Byte  int64  `json:"byte"`
+	Cause string `json:"cause,omitempty"`
 }
 
 // verifyBook checks the book in dir. Damage is no error.
-func verifyBook(ctx context.Context, dir string) (*bookVerdict, error) {
+func verifyBook(ctx context.Context, dir string, each bool) (*bookVerdict, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -124,25 +133,23 @@ func verifyBook(ctx context.Context, dir string) (*bookVerdict, error) {
 	if v.Node, err = bookOwner(ctx, root); err != nil && !v.damaged(err) {
 		return nil, err
 	}
-	audit, rule := wallet.NewAudit(v.Node), error(nil)
+	audit := wallet.NewAudit(v.Node, each)
 	r, err := walkBook(ctx, root, func(rec sdk.Record) error {
-		if rule = audit.Take(rec); rule != nil {
-			return rule
+		if !audit.Take(rec) {
+			return errFound
 		}
-		v.Records = rec.Seq
 		return nil
 	})
+	found := audit.End()
+	v.Records, v.Signatures = found.Records, found.Signatures
 	v.Head, v.Segments, v.Accounts, v.Bytes, v.Torn = hex.EncodeToString(r.Head.Hash[:]), r.Segments, len(r.Balances), r.Bytes, r.Torn
-	if err == nil {
-		rule = audit.End()
-	}
 	switch {
-	case rule != nil:
-		v.Cause = rule.Error()
+	case found.Err != nil:
+		v.Cause = found.Err.Error()
 	case err != nil && !v.damaged(err):
 		return nil, err
 	}
-	v.OK = err == nil && rule == nil
+	v.OK = err == nil && found.Err == nil
 	return v, nil
 }
 
@@ -186,7 +193,11 @@ func (v *bookVerdict) text(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "DAMAGED: %s, byte %d, behind record %d: %s\n", printable(v.File), v.Byte, v.Records, printable(v.Cause))
 		return err
 	}
-	fmt.Fprintf(w, "ok: %d records in %d segments (%s), %d accounts, head %s\n", v.Records, v.Segments, bytesText(v.Bytes), v.Accounts, v.Head)
+	fmt.Fprintf(w, "ok: %d records in %d segments (%s), %d accounts, head %s; %d signatures hold", v.Records, v.Segments, bytesText(v.Bytes), v.Accounts, v.Head, v.Signatures.Checked)
+	if v.Signatures.Covered > 0 {
+		fmt.Fprintf(w, ", and by them %d of receipts before", v.Signatures.Covered)
+	}
+	fmt.Fprintln(w)
 	if v.Torn > 0 {
 		fmt.Fprintf(w, "and %d bytes of an append that is not whole: behind a crash, one that was never acknowledged, which the next start cuts off; "+
 			"in a copy, one that was being made, or the copy was cut short\n", v.Torn)

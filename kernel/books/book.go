@@ -176,29 +176,36 @@ func remembered(op Op) bool {
 }
 
 // Apply takes a record that is stored. Anything that is not what this book
-// would have made is a violation.
+// would have made is a violation, but for signatures: see [Book.Take].
 func (b *Book) Apply(rec sdk.Record) error {
+	_, err := b.Take(rec)
+	return err
+}
+
+// Take is Apply, and returns what the record says: whoever has all records
+// checks its signatures.
+func (b *Book) Take(rec sdk.Record) (Op, error) {
 	if b.broken != nil {
-		return b.broken
+		return nil, b.broken
 	}
 	if rec.Seq != b.head.Seq+1 {
-		return b.fail(violated("I2", "record %d behind %d", rec.Seq, b.head.Seq))
+		return nil, b.fail(violated("I2", "record %d behind %d", rec.Seq, b.head.Seq))
 	}
 	op, err := ParseBody(rec.Body)
 	if err != nil {
-		return b.fail(violated("I3", "record %d: %v", rec.Seq, err))
+		return nil, b.fail(violated("I3", "record %d: %v", rec.Seq, err))
 	}
 	if _, ok := b.ids[rec.ID]; ok {
-		return b.fail(violated("I3", "record %d has an id that is there already: %s", rec.Seq, rec.ID))
+		return nil, b.fail(violated("I3", "record %d has an id that is there already: %s", rec.Seq, rec.ID))
 	}
 	postings, err := b.plan(op)
 	if err != nil {
-		return b.fail(violated("I5", "record %d: %v", rec.Seq, err))
+		return nil, b.fail(violated("I5", "record %d: %v", rec.Seq, err))
 	}
 	if !slices.Equal(postings, rec.Postings) {
-		return b.fail(violated("I1", "record %d moves other amounts than it says", rec.Seq))
+		return nil, b.fail(violated("I1", "record %d moves other amounts than it says", rec.Seq))
 	}
-	return b.commit(rec, op)
+	return op, b.commit(rec, op)
 }
 
 // Forget drops the ids that are remembered. It is for who only reads a book and

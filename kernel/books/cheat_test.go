@@ -77,6 +77,38 @@ func TestNonSigner(t *testing.T) {
 	}
 }
 
+// A payer that signs nothing, and says in each of its sessions that it has lost
+// its book again, has the donor write one record in five seconds, not one each.
+func TestEpochsAreFew(t *testing.T) {
+	client, donor := newParty(t, "client"), newParty(t, "donor")
+	begun := donor.now
+	records := donor.book.Head().Seq
+	const sessions = 3000
+	for n := range sessions {
+		donor.now = donor.now.Add(20 * time.Millisecond)
+		payee := books.NewPayee(side(donor, client, byte(n)), terms, donor.book)
+		if _, err := payee.Hello(books.Hello{MinEpoch: uint64(donor.now.UnixMilli()), Nonce: [32]byte{byte(n)}}, donor.now); err != nil {
+			t.Fatal(err)
+		}
+		payee.Grant(books.Grant{Limit: books.MaxAmount})
+		s, err := payee.Resend(donor.now)
+		if err == nil && s == (books.Step{}) {
+			s, err = payee.Propose(work(50_000), donor.now)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Log != nil {
+			donor.must(t, s.Log)
+		}
+	}
+	wrote, most := donor.book.Head().Seq-records, uint64(donor.now.Sub(begun)/(5*time.Second))+1
+	t.Logf("in %d sessions and %s it had %d records written, the bound is %d", sessions, donor.now.Sub(begun), wrote, most)
+	if wrote > most || wrote < 2 {
+		t.Errorf("%d records, the bound is %d", wrote, most)
+	}
+}
+
 // An overClaimer is a payee that claims whatever it can, and halves it until it
 // is signed.
 type overClaimer struct{ *meeting }

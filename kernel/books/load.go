@@ -3,6 +3,10 @@ package books
 import (
 	"context"
 	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
 
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -25,9 +29,46 @@ func Load(ctx context.Context, l sdk.Ledger, self sdk.NodeID) (*Book, error) {
 			return nil, fmt.Errorf("load book: %w", err)
 		}
 		if b != nil {
-			return b, b.Check()
+			if err := b.Check(); err != nil {
+				return nil, err
+			}
+			return b, b.checkLast()
 		}
 	}
+}
+
+// checkLast checks the signatures of the last receipts with every node. Each has
+// the hash of the one before it, so these two signatures are for all of them.
+func (b *Book) checkLast() error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	nodes := slices.Collect(maps.Keys(b.peers))
+	for part := range slices.Chunk(nodes, max(1, (len(nodes)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))) {
+		wg.Go(func() {
+			for _, n := range part {
+				if bad := b.peers[n].forged(); bad != nil {
+					mu.Lock()
+					_ = b.fail(violated("I7", "receipt %d.%d with node %s: its signatures do not hold", bad.Epoch, bad.Seq, n.Short()))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return b.broken
+}
+
+// forged returns a last receipt whose signatures do not hold, nil if all do.
+func (r *relation) forged() *Signed {
+	for _, s := range []*Signed{&r.payee.last, &r.payer.last} {
+		if *s != (Signed{}) && !s.complete() {
+			return s
+		}
+	}
+	if p := r.payee.pending; p != nil && !p.signedBy(p.Payee, p.PayeeSig) {
+		return &p.Signed
+	}
+	return nil
 }
 
 type loading struct {

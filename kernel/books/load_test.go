@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +40,35 @@ func TestTamperedRecords(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A book whose last receipt was not signed by both, or whose proposal not by this
+// node, is no book: what it says of all before is not believed.
+func TestForgedLastSignature(t *testing.T) {
+	client, donor := newParty(t, "client"), newParty(t, "donor")
+	todo := [][]books.Job{work(70_000), work(1)}
+	m := meet(client, donor, &todo, 1)
+	if err := m.run(t); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*party{client, donor} {
+		last := len(p.ledger.records) - 1
+		for _, at := range []int{books.ReceiptSize + 2 + 10, books.ReceiptSize + 2 + 64 + 10} {
+			forged := forge(p.ledger, last, func(r *sdk.Record) { r.Body[at] ^= 1 })
+			if _, err := books.Load(t.Context(), forged, p.Node()); err == nil || !strings.Contains(err.Error(), "signatures do not hold") && !strings.Contains(err.Error(), "waits for a signature") {
+				t.Errorf("byte %d: %v", at, err)
+			}
+		}
+	}
+	s, err := m.payee.Propose(work(5), donor.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	donor.must(t, s.Log)
+	forged := forge(donor.ledger, len(donor.ledger.records)-1, func(r *sdk.Record) { r.Body[books.ReceiptSize+2+10] ^= 1 })
+	if _, err := books.Load(t.Context(), forged, donor.Node()); err == nil || !strings.Contains(err.Error(), "I7") {
+		t.Errorf("a proposal: %v", err)
 	}
 }
 

@@ -26,6 +26,10 @@ type Side struct {
 // future is how far ahead another node's clock may be.
 const future = 25 * time.Hour
 
+// epochEvery is how often work that waits for a signature is proposed in a new
+// epoch: each time is a record, and a payer that signs nothing can ask for them.
+const epochEvery = 5 * time.Second
+
 // session names one by what both sides have made up for it.
 func session(payer, payee [32]byte) [32]byte {
 	b := append([]byte("cellkernel/receipt/session/v1\x00"), payer[:]...)
@@ -283,7 +287,9 @@ func (p *Payee) Hello(h Hello, now time.Time) (Step, error) {
 func (p *Payee) Grant(g Grant) { p.limit = g.Limit }
 
 // Resend makes the proposal that waits for a signature: the same bytes, or, in
-// a new epoch, the same work.
+// a new epoch, the same work. That is a record, and a payer that signs nothing can
+// ask for new epochs as often as it likes: in five seconds there is one at most, and
+// nothing to send before. Then it is to be asked again.
 func (p *Payee) Resend(now time.Time) (Step, error) {
 	o := p.state.pending
 	switch {
@@ -291,6 +297,8 @@ func (p *Payee) Resend(now time.Time) (Step, error) {
 		return Step{}, nil
 	case o.Epoch == p.epoch:
 		return Step{Send: Proposal{o.Signed, o.List}}, nil
+	case uint64(now.UnixMilli()) < o.To+uint64(epochEvery.Milliseconds()): // To is this node's own
+		return Step{}, nil
 	}
 	return p.propose(o.List, now)
 }

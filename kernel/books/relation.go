@@ -74,8 +74,8 @@ func (b *Book) known(op Op) (seq uint64, ok bool) {
 	return 0, false
 }
 
-// checkSignatures is left out when a book is loaded: the ledger's chain says
-// that these are the records that were checked.
+// checkSignatures is left out when a book is loaded: the last receipts are
+// checked then, and those name the ones before.
 func (b *Book) checkSignatures(op Op) error {
 	var s Signed
 	needPayer := true

@@ -10,7 +10,7 @@ import (
 // maps are empty, not nil.
 func Default() *Genome {
 	return &Genome{
-		Kernel: Kernel{LogSize: 10_000_000, LogBackups: 5, LogRate: 8_000_000, Price: 1, MaxPrice: 1, Credit: 36_000, Debt: 36_000},
+		Kernel: Kernel{LogSize: 10_000_000, LogBackups: 5, LogRate: 8_000_000, Price: 1, MaxPrice: 1, NodeCalls: 256, Credit: 36_000, Debt: 36_000},
 		Golgi: Golgi{
 			Listen:         ":9000",
 			Transports:     []string{"uds", "quic"},

@@ -33,11 +33,12 @@ type Kernel struct {
 	LogBackups int    `json:"log_backups"` // rotated files kept per log
 	LogRate    Bytes  `json:"log_rate"`    // per second and output stream, 0: as fast as the disk
 
-	Donor    bool    `json:"donor"`     // other nodes pay for what their calls use
-	Price    float64 `json:"price"`     // ATP for 100 ms of CPU, in thousandths
-	MaxPrice float64 `json:"max_price"` // that cells of this kernel pay
-	Credit   int64   `json:"credit"`    // ATP that a member of the mesh may owe
-	Debt     int64   `json:"debt"`      // ATP that this node may owe in all
+	Donor     bool    `json:"donor"`      // other nodes pay for what their calls use
+	Price     float64 `json:"price"`      // ATP for 100 ms of CPU, in thousandths
+	NodeCalls int     `json:"node_calls"` // handlers of a cell that run at once for one node that pays
+	MaxPrice  float64 `json:"max_price"`  // that cells of this kernel pay
+	Credit    int64   `json:"credit"`     // ATP that a member of the mesh may owe
+	Debt      int64   `json:"debt"`       // ATP that this node may owe in all
 }
 
 // Golgi configures the pipeline of calls: which plugins serve it, and the

@@ -152,6 +152,7 @@ func (c *checker) kernel() {
 		between(c, []string{"kernel", "log_rate"}, k.LogRate, 1<<10, 1<<40)
 	}
 	between(c, []string{"kernel", "price"}, k.Price, 0, 1000)
+	between(c, []string{"kernel", "node_calls"}, k.NodeCalls, 1, 1<<16)
 	between(c, []string{"kernel", "max_price"}, k.MaxPrice, 0, 1000)
 	between(c, []string{"kernel", "credit"}, k.Credit, 0, 1<<40)
 	between(c, []string{"kernel", "debt"}, k.Debt, 0, 1<<40)

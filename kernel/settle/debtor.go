@@ -19,6 +19,7 @@ type debtor struct {
 	open   []books.Job
 	serves *donorSession // nil without a session
 	waits  bool          // something that it was told is not signed yet
+	seen   time.Time     // when it was worked for, or held a session
 }
 
 // owe adds a charge to the lines that wait.
@@ -51,7 +52,7 @@ func (d *debtor) price() (sum sdk.ATP) {
 // debtor returns that of a node. The caller holds mu.
 func (s *Settle) debtor(n sdk.NodeID) *debtor {
 	if s.debtors[n] == nil {
-		s.debtors[n] = &debtor{node: n}
+		s.debtors[n] = &debtor{node: n, seen: time.Now()}
 	}
 	return s.debtors[n]
 }
@@ -73,7 +74,9 @@ func (s *Settle) collect() {
 			s.opt.Log.Warn("work of a node is not billed: there are too many", "node", c.Node.Short(), "cpu", c.CPU.String())
 			continue
 		}
-		s.debtor(c.Node).owe(c, price)
+		d := s.debtor(c.Node)
+		d.seen = time.Now()
+		d.owe(c, price)
 	}
 }
 
@@ -97,4 +100,17 @@ func (s *Settle) proposed(d *debtor, jobs []books.Job) {
 		d.open[i] = books.NewJob(o, jobs[i].Price)
 	}
 	d.open = slices.DeleteFunc(d.open, func(j books.Job) bool { return j.CPU == 0 && j.Calls == 0 })
+}
+
+// creditOf is how much a node may owe this one.
+func (s *Settle) creditOf(p books.Peer) sdk.ATP {
+	switch {
+	case p.Blocked:
+		return 0
+	case p.CreditSet:
+		return p.Credit
+	case s.opt.Nodes.Member(p.Node):
+		return s.opt.Credit
+	}
+	return 0
 }

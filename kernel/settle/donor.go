@@ -159,31 +159,19 @@ func (s *Settle) terms(n sdk.NodeID) (books.Terms, error) {
 	return t, err
 }
 
-// creditOf is how much a node may owe this one.
-func (s *Settle) creditOf(p books.Peer) sdk.ATP {
-	switch {
-	case p.Blocked:
-		return 0
-	case p.CreditSet:
-		return p.Credit
-	case s.opt.Nodes.Member(p.Node):
-		return s.opt.Credit
-	}
-	return 0
-}
-
 // A donorSession is one stream of receipts with a node that pays.
 type donorSession struct {
-	s      *Settle
-	d      *debtor
-	stream Stream
-	payee  *books.Payee
-	woken  chan struct{} // capacity 1
-	stop   context.CancelCauseFunc
-	last   time.Time     // of the last proposal
-	asked  time.Time     // of the one that waits; zero if none does
-	rtt    time.Duration // the shortest so far
-	done   chan struct{} // closed when it touches nothing any more
+	s       *Settle
+	d       *debtor
+	stream  Stream
+	payee   *books.Payee
+	woken   chan struct{} // capacity 1
+	stop    context.CancelCauseFunc
+	last    time.Time     // of the last proposal
+	asked   time.Time     // of the one that waits; zero if none does
+	rtt     time.Duration // the shortest so far
+	granted bool          // the payer has set something aside
+	done    chan struct{} // closed when it touches nothing any more
 }
 
 func (d *donorSession) poke() {
@@ -281,7 +269,7 @@ func (d *donorSession) end() {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	defer close(d.done)
-	d.d.serves, d.d.waits = nil, false
+	d.d.serves, d.d.waits, d.d.seen = nil, false, time.Now()
 	defer d.s.rouse()
 	d.s.opt.Cells.Lease(d.d.node, 0, time.Now(), "its kernel has ended the session in which receipts are signed")
 	if len(d.d.open) == 0 {
@@ -345,6 +333,7 @@ func (d *donorSession) hear(m books.Message) error {
 		return sdk.Errorf(sdk.CodeInternal, "no welcome for node %s", d.d.node.Short())
 	case books.Grant:
 		d.payee.Grant(m)
+		d.granted = true
 		if d.asked.IsZero() {
 			step, err = d.payee.Resend(time.Now())
 		}
@@ -397,6 +386,13 @@ func (d *donorSession) do(step books.Step) error {
 // propose asks for a signature for what was used, one at a time.
 func (d *donorSession) propose() error {
 	if d.payee.Waiting() {
+		if d.asked.IsZero() && d.granted { // it was too early for a new epoch
+			step, err := d.payee.Resend(time.Now())
+			if err != nil {
+				return err
+			}
+			return d.do(step)
+		}
 		if !d.asked.IsZero() && time.Since(d.asked) > signWait {
 			return sdk.Errorf(sdk.CodeDeadline, "node %s did not sign for %s", d.d.node.Short(), signWait)
 		}

@@ -41,7 +41,8 @@ func (s *Settle) trust(n sdk.NodeID) (*trust, error) {
 }
 
 // forget drops what is not needed any more: donors that were not called for a
-// day, and who has used this node and owes nothing. By then the counters of cells
+// day, who has used this node and owes nothing, and who has used it without any
+// session and does not come. By then the counters of cells
 // that a donor is held against are forgotten, too.
 func (s *Settle) forget() {
 	s.mu.Lock()
@@ -52,8 +53,11 @@ func (s *Settle) forget() {
 		}
 	}
 	for n, d := range s.debtors {
-		if d.serves == nil && len(d.open) == 0 {
-			delete(s.debtors, n)
+		if d.serves != nil || len(d.open) > 0 && time.Since(d.seen) < trustLife {
+			continue
+		}
+		if delete(s.debtors, n); len(d.open) > 0 {
+			s.opt.Log.Warn("work is not billed: its node has held no session for a day", "node", n.Short(), "amount", d.price().String())
 		}
 	}
 }

@@ -171,6 +171,7 @@ func (c *Call) run(begun int64) (took int64) {
 
 // away is told when a call has ended and its time is counted.
 func (l *inLink) away() {
+	l.lease.run(-1)
 	if l.active.Add(-1) == 0 && l.over.Load() == overSilent {
 		l.m.sayClosed(l)
 	}

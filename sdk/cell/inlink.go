@@ -225,6 +225,8 @@ func (l *inLink) admit(h wire.Header, size int) *sdk.Error {
 		return sdk.Errorf(sdk.CodeUnavailable, "route to %q: it is shutting down", l.m.welcome.Cell)
 	case l.lease.over(l.r.now):
 		return l.lease.refusal(l.peer.Node)
+	case l.lease.full(l.m.nodeCalls):
+		return sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d handlers run for node %s, which pays for them", l.m.welcome.Cell, l.m.nodeCalls, l.peer.Node.Short())
 	case int(h.Aux) >= len(l.m.methods):
 		return sdk.Errorf(sdk.CodeNotFound, "route to %q: no method %d", l.m.welcome.Cell, h.Aux)
 	case l.held.Load()+int64(size) > maxBudget:
@@ -269,6 +271,7 @@ func (l *inLink) start(c *Call) {
 	l.m.touch() // it may run for long
 	l.at(c.id).Store(c.ctx)
 	l.active.Add(1)
+	l.lease.run(1)
 	if l.mayInline(c) {
 		l.own = c
 		return

@@ -22,6 +22,25 @@ type allowance struct {
 	looked, rate atomic.Int64
 	seen         int64 // used and open then; guarded by the account's mu
 	why          atomic.Pointer[string]
+	running      atomic.Int32 // handlers of all its links, those that have lost their call counted
+}
+
+// nodeCalls is how many handlers run at once for one node that pays, unless the
+// genome says otherwise. Each may be one that does not heed its context, and go
+// on when nobody pays for it any more.
+const nodeCalls = 256
+
+// full reports whether as many handlers run for a node that is charged as may.
+// A node without a limit is charged nothing.
+func (l *allowance) full(most int) bool {
+	return l != nil && l.limit.Load() != math.MaxInt64 && int(l.running.Load()) >= most
+}
+
+// run counts a handler that begins, or ends.
+func (l *allowance) run(n int32) {
+	if l != nil {
+		l.running.Add(n)
+	}
 }
 
 // over reports whether a new call must be refused. A nil allowance has no limit.

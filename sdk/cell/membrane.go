@@ -40,6 +40,7 @@ type Membrane struct {
 	methods []*method
 	// maxMessage is the length of the longest message this cell accepts, in bytes.
 	maxMessage int
+	nodeCalls  int // handlers for one node that pays
 	room       longRoom
 	chunks     chunkPools
 	calls      sync.Pool
@@ -120,7 +121,7 @@ func Attach(ch *channel.Conn, hello channel.Hello) (*Membrane, error) {
 
 func newMembrane(ch *channel.Conn, key *synapse.Key, w channel.Welcome) *Membrane {
 	m := &Membrane{
-		ch: ch, key: key, welcome: w, maxMessage: cmp.Or(w.MaxMessage, maxMessage), reaper: newReaper(),
+		ch: ch, key: key, welcome: w, maxMessage: cmp.Or(w.MaxMessage, maxMessage), nodeCalls: cmp.Or(w.NodeCalls, nodeCalls), reaper: newReaper(),
 		workers: workers{limit: w.Concurrency, work: make(chan *Call)},
 		out:     make(chan channel.Message, sayQueue),
 		closed:  make(chan struct{}), drain: make(chan struct{}), idle: make(chan struct{}, 1),

@@ -92,6 +92,9 @@ type Welcome struct {
 	Axons       map[sdk.CellName]Axon `json:"axons,omitempty"`
 	// Meter asks for what [Stats] need where somebody is charged by them.
 	Meter bool `json:"meter,omitempty"`
+	// NodeCalls is how many handlers may run at once for one node that is charged
+	// for them; 0 is the sdk's.
+	NodeCalls int `json:"node_calls,omitempty"`
 }
 
 // An Axon is how a caller treats one name it depends on.
