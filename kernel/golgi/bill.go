@@ -65,21 +65,34 @@ type grant struct {
 	cpu   sdk.ATP
 	until time.Time
 	why   string
+	more  bool
+}
+
+// A share is how much of what a node may use one process needs.
+type share struct {
+	seen   int64 // ns of weight that it had used, in all, at the last look
+	recent int64 // ns: what it used lately, the more the later
+}
+
+// look takes what a process has used by now.
+func (s *share) look(used int64) {
+	s.recent = s.recent*4/5 + max(0, used-s.seen)
+	s.seen = used
 }
 
 // Lease says how much more CPU the calls of another node may use of the cells
 // of this one, all together, and until when new calls are taken. It replaces
 // what was said before. The cells see to it themselves, also while this kernel
-// is stopped: new calls beyond it are refused with [sdk.CodeNoATP], and calls
-// that run are ended when it is used up. A node that was never given a lease
-// has no limit.
+// is stopped: new calls beyond it are refused with [sdk.CodeNoATP], at once or,
+// if there may be more soon, after they have waited for that; and calls that run
+// are ended when it is used up. A node that was never given a lease has no limit.
 //
 // What a cell has reported and is not on a bill yet, and what it has used since
 // it reported, counts as used of the lease: see [Golgi.Reading].
-func (g *Golgi) Lease(node sdk.NodeID, cpu sdk.ATP, until time.Time, why string) {
+func (g *Golgi) Lease(node sdk.NodeID, cpu sdk.ATP, until time.Time, why string, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.leases[node] = grant{max(0, cpu), until, clip(why)}
+	g.leases[node] = grant{max(0, cpu), until, clip(why), more}
 	g.sendLeases(node)
 }
 
@@ -122,8 +135,9 @@ func (g *Golgi) Unlease(node sdk.NodeID) {
 	}
 }
 
-// sendLeases shares what a node may use among the processes that serve it, in
-// equal parts. The caller holds mu.
+// sendLeases shares what a node may use among the processes that serve it: a
+// quarter in equal parts, so that each can begin, and the rest by what each has
+// used lately. The caller holds mu.
 func (g *Golgi) sendLeases(node sdk.NodeID) {
 	grant, ok := g.leases[node]
 	if !ok {
@@ -138,20 +152,42 @@ func (g *Golgi) sendLeases(node sdk.NodeID) {
 	if len(serving) == 0 {
 		return
 	}
-	part := int64(grant.cpu) / int64(len(serving))
-	part = min(part, math.MaxInt64/1000/2) * 1000 // µs → ns
-	lease := channel.Lease{Node: node, ForMS: max(0, time.Until(grant.until).Milliseconds()), Why: grant.why}
-	for s := range serving {
-		lease := lease
-		lease.LimitNS = s.billed[node] + part
-		if !g.metered { // nothing is charged here
-			lease.LimitNS = s.used[node] + part
+	left := min(int64(grant.cpu), math.MaxInt64/1000/4) * 1000 // µs → ns
+	recent := int64(0)
+	for s := range g.seats {
+		if g.metered { // else nothing is charged here
+			left -= max(0, s.used[node]-s.billed[node])
 		}
-		if lease.LimitNS < part {
+		if serving[s] {
+			recent += s.share(node)
+		}
+	}
+	left = max(0, left)
+	lease := channel.Lease{Node: node, ForMS: max(0, time.Until(grant.until).Milliseconds()), Why: grant.why, More: grant.more}
+	for s := range serving {
+		part := 1 / float64(len(serving))
+		if recent > 0 {
+			part = part/4 + float64(s.shares[node].recent)/float64(recent)*3/4
+		}
+		lease := lease
+		lease.LimitNS = s.used[node] + int64(float64(left)*part)
+		if lease.LimitNS < s.used[node] {
 			lease.LimitNS = math.MaxInt64
 		}
 		s.putLease(lease)
 	}
+}
+
+// share returns what a process has used for a node lately. The caller holds
+// Golgi.mu.
+func (s *seat) share(node sdk.NodeID) int64 {
+	sh := s.shares[node]
+	if sh == nil {
+		sh = &share{seen: s.used[node]}
+		s.shares[node] = sh
+	}
+	sh.look(s.used[node])
+	return sh.recent
 }
 
 // putLease queues a lease. Those of a node that wait to be sent are replaced:

@@ -53,14 +53,14 @@ func TestWhoHasNoLeaseLeftIsRefused(t *testing.T) {
 	shop := a.calls("store", golgi.Axon{To: []golgi.Target{{Cell: "store", Host: hostOf(b)}}})
 	node := a.self.Node()
 	// Before there is any link: the first call is refused, too.
-	b.g.Lease(node, 0, time.Now().Add(time.Minute), "it owes too much")
+	b.g.Lease(node, 0, time.Now().Add(time.Minute), "it owes too much", false)
 	if _, err := ask(t, shop, "store", long); sdk.CodeOf(err) != sdk.CodeNoATP || sdk.AsError(err).Executed != sdk.ExecutedNo || !strings.Contains(err.Error(), "it owes too much") {
 		t.Fatalf("without a lease: %v", err)
 	}
 	served := func() bool { got, err := ask(t, shop, "store", long); return err == nil && got == "served" }
-	b.g.Lease(node, sdk.OneATP, time.Now().Add(time.Minute), "")
+	b.g.Lease(node, sdk.OneATP, time.Now().Add(time.Minute), "", false)
 	eventually(t, "a lease has no effect", served)
-	b.g.Lease(node, sdk.OneATP, time.Now(), "it is over")
+	b.g.Lease(node, sdk.OneATP, time.Now(), "it is over", false)
 	eventually(t, "a lease that is over has no effect", func() bool { return !served() })
 	b.g.Unlease(node)
 	eventually(t, "a lease can not be taken back", served)

@@ -32,11 +32,12 @@ type seat struct {
 	needs        map[sdk.CellName]bool
 	news         map[sdk.CellName]channel.Message // endpoints that wait to be sent
 	dials        int
-	served       int                          // links it answers
-	callsCounted bool                         // it says what it calls of other nodes
-	pings        int                          // unanswered
-	used         map[sdk.NodeID]int64         // ns of weight, by who called
-	billed       map[sdk.NodeID]int64         // of that, what is on a bill
+	served       int                  // links it answers
+	callsCounted bool                 // it says what it calls of other nodes
+	pings        int                  // unanswered
+	used         map[sdk.NodeID]int64 // ns of weight, by who called
+	billed       map[sdk.NodeID]int64 // of that, what is on a bill
+	shares       map[sdk.NodeID]*share        // of what a node may use of all
 	grants       map[sdk.NodeID]channel.Lease // that wait to be sent
 }
 
@@ -63,7 +64,7 @@ func (g *Golgi) newSeat(id Replica, w channel.Welcome, ch *channel.Conn) *seat {
 	return &seat{
 		g: g, id: id, ch: ch, welcome: w, serves: true, out: make(chan queued, seatQueue),
 		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool), news: make(map[sdk.CellName]channel.Message),
-		used: make(map[sdk.NodeID]int64), grants: make(map[sdk.NodeID]channel.Lease),
+		used: make(map[sdk.NodeID]int64), shares: make(map[sdk.NodeID]*share), grants: make(map[sdk.NodeID]channel.Lease),
 	}
 }
 

@@ -271,7 +271,7 @@ func (d *donorSession) end() {
 	defer close(d.done)
 	d.d.serves, d.d.waits, d.d.seen = nil, false, time.Now()
 	defer d.s.rouse()
-	d.s.opt.Cells.Lease(d.d.node, 0, time.Now(), "its kernel has ended the session in which receipts are signed")
+	d.s.opt.Cells.Lease(d.d.node, 0, time.Now(), "its kernel has ended the session in which receipts are signed", true)
 	if len(d.d.open) == 0 {
 		delete(d.s.debtors, d.d.node)
 	}
@@ -433,10 +433,12 @@ func (d *donorSession) lease() error {
 	if room == 0 || d.d.waits {
 		why = fmt.Sprintf("work of %s is not signed for yet, at most %s may be: \"cellkernel wallet\" shows it, on either node", open+p.Claimed, d.payee.Bound())
 	}
+	more := !p.Blocked
 	if owed := p.Balance() + p.Claimed + open; owed >= credit {
+		more = false
 		why = fmt.Sprintf("it owes %s, its credit is %s: earn some by \"up --donor\", or have it raised by \"wallet credit\"", owed, credit)
 	}
-	s.opt.Cells.Lease(d.d.node, room, time.Now().Add(leaseLife), why)
+	s.opt.Cells.Lease(d.d.node, room, time.Now().Add(leaseLife), why, more)
 	return nil
 }
 

@@ -298,7 +298,7 @@ func (w *worker) Charges() []meter.Charge {
 	return list
 }
 
-func (w *worker) Lease(n sdk.NodeID, cpu sdk.ATP, until time.Time, why string) {
+func (w *worker) Lease(n sdk.NodeID, cpu sdk.ATP, until time.Time, why string, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.open { // since the meter was read

@@ -46,7 +46,7 @@ func (s *Settle) Link(ctx context.Context, n sdk.NodeID, host string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d := s.debtors[n]; d == nil || d.serves == nil {
-		s.opt.Cells.Lease(n, 0, time.Now(), "its kernel holds no session in which receipts are signed")
+		s.opt.Cells.Lease(n, 0, time.Now(), "its kernel holds no session in which receipts are signed", true)
 	}
 	return nil
 }

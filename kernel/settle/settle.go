@@ -52,7 +52,7 @@ type Cells interface {
 	// Lease says how much CPU time all links of a node may use, beyond what the
 	// meter has charged it for so far, and until when. Calls beyond it are refused
 	// with [sdk.CodeNoATP] and why.
-	Lease(n sdk.NodeID, cpu sdk.ATP, until time.Time, why string)
+	Lease(n sdk.NodeID, cpu sdk.ATP, until time.Time, why string, more bool)
 }
 
 // Nodes are the others.
@@ -75,7 +75,7 @@ type Nodes interface {
 type idle struct{}
 
 func (idle) Charges() []meter.Charge                      { return nil }
-func (idle) Lease(sdk.NodeID, sdk.ATP, time.Time, string) {}
+func (idle) Lease(sdk.NodeID, sdk.ATP, time.Time, string, bool) {}
 
 // A Stream carries slips to the kernel of another node and back.
 type Stream interface {

@@ -297,7 +297,7 @@ func TestFree(t *testing.T) {
 		c.start()
 		f.start()
 		ensure(t, c, f)
-		f.work.Lease(c.Node(), books.MaxAmount, time.Now().Add(time.Hour), "")
+		f.work.Lease(c.Node(), books.MaxAmount, time.Now().Add(time.Hour), "", false)
 		f.work.burn(c.Node(), 90*time.Second)
 		f.end()
 		f.start()

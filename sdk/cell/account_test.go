@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,64 @@ func TestALeaseRefusesWhatIsBeyondIt(t *testing.T) {
 	eventually(t, "refused because it is over", refused)
 	k.Lease("work", channel.Lease{Node: "far", Free: true})
 	eventually(t, "taken because it is free", func() bool { return !refused() })
+}
+
+// A call waits for its node's kernel to agree to more, if that may be soon. It
+// is no error that signatures are late.
+func TestCallsWaitForMore(t *testing.T) {
+	k := celltest.New(t)
+	k.Serve("work", registerEcho(echo), celltest.Metered())
+	c := caller(k, "a", celltest.Node("far"))
+	call(t, c, mEcho, nil)
+	dry := channel.Lease{Node: "far", LimitNS: 0, ForMS: 60_000, More: true, Why: "a receipt is late"}
+	dries := func() {
+		k.Lease("work", dry)
+		eventually(t, "calls wait", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err := c.Call(ctx, mEcho, &raw{})
+			return sdk.CodeOf(err) == sdk.CodeDeadline
+		})
+	}
+	dries()
+	ask := func(ctx context.Context) chan error {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.Call(ctx, mEcho, &raw{})
+			ended <- err
+		}()
+		return ended
+	}
+	parked := []chan error{ask(t.Context()), ask(t.Context())}
+	for _, waits := range parked {
+		select {
+		case err := <-waits:
+			t.Fatalf("a call did not wait: %v", err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	k.Lease("work", channel.Lease{Node: "far", LimitNS: int64(time.Hour), ForMS: 60_000, More: true})
+	for _, waits := range parked {
+		if err := <-waits; err != nil {
+			t.Errorf("after more was granted: %v", err)
+		}
+	}
+	dries()
+	begun := time.Now()
+	if err := <-ask(t.Context()); sdk.CodeOf(err) != sdk.CodeNoATP || sdk.AsError(err).Executed != sdk.ExecutedNo ||
+		!strings.Contains(err.Error(), "a receipt is late") || time.Since(begun) < time.Second {
+		t.Errorf("without more, after %v: %v", time.Since(begun), err)
+	}
+	waits := ask(t.Context())
+	select {
+	case err := <-waits:
+		t.Fatalf("a call did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	k.Lease("work", channel.Lease{Node: "far", LimitNS: 0, ForMS: 60_000, Why: "it owes too much"})
+	if err := <-waits; sdk.CodeOf(err) != sdk.CodeNoATP || !strings.Contains(err.Error(), "it owes too much") {
+		t.Errorf("when there will be no more: %v", err)
+	}
 }
 
 func TestALeaseThatIsUsedUpEndsWhatRuns(t *testing.T) {

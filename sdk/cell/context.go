@@ -3,6 +3,7 @@ package cell
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cellkernel/cellkernel/sdk"
@@ -30,7 +31,8 @@ type callContext struct {
 	deadline int64 // nanos; 0 is none
 	link     *inLink
 	meta     []wire.Meta
-	stream   *Stream // of streaming calls
+	stream   *Stream     // of streaming calls
+	parked   atomic.Bool // it waits for a lease
 
 	mu    sync.Mutex // guards all below
 	done  chan struct{}

@@ -223,7 +223,7 @@ func (l *inLink) admit(h wire.Header, size int) *sdk.Error {
 	switch {
 	case l.m.draining.Load():
 		return sdk.Errorf(sdk.CodeUnavailable, "route to %q: it is shutting down", l.m.welcome.Cell)
-	case l.lease.over(l.r.now):
+	case l.lease.over(l.r.now) && !l.lease.more.Load():
 		return l.lease.refusal(l.peer.Node)
 	case l.lease.full(l.m.nodeCalls):
 		return sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d handlers run for node %s, which pays for them", l.m.welcome.Cell, l.m.nodeCalls, l.peer.Node.Short())
@@ -272,6 +272,11 @@ func (l *inLink) start(c *Call) {
 	l.at(c.id).Store(c.ctx)
 	l.active.Add(1)
 	l.lease.run(1)
+	if l.lease.over(l.r.now) {
+		c.ctx.parked.Store(true)
+		l.m.wg.Go(func() { l.park(c) })
+		return
+	}
 	if l.mayInline(c) {
 		l.own = c
 		return

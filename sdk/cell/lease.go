@@ -3,6 +3,7 @@ package cell
 import (
 	"context"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,11 @@ type allowance struct {
 	looked, rate atomic.Int64
 	seen         int64 // used and open then; guarded by the account's mu
 	why          atomic.Pointer[string]
-	running      atomic.Int32 // handlers of all its links, those that have lost their call counted
+	more         atomic.Bool // there may be more soon: calls may wait for it
+
+	mu      sync.Mutex
+	granted chan struct{} // closed with the next lease; nil while nobody waits
+	running atomic.Int32  // handlers of all its links, those that have lost their call counted
 }
 
 // nodeCalls is how many handlers run at once for one node that pays, unless the
@@ -101,11 +106,81 @@ func (a *account) grant(g *channel.Lease) {
 	if g.Free {
 		l.limit.Store(math.MaxInt64)
 		l.until.Store(math.MaxInt64)
+		l.tell()
 		return
 	}
 	l.why.Store(&g.Why)
+	l.more.Store(g.More)
 	l.limit.Store(g.LimitNS)
 	l.until.Store(nanos() + g.ForMS*int64(time.Millisecond))
+	l.tell()
+}
+
+// next returns what is closed when there is another lease.
+func (l *allowance) next() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.granted == nil {
+		l.granted = make(chan struct{})
+	}
+	return l.granted
+}
+
+func (l *allowance) tell() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.granted != nil {
+		close(l.granted)
+		l.granted = nil
+	}
+}
+
+// leaseWait is how long a call waits until its node may use more: signatures
+// are late where disks are slow. It costs nothing meanwhile.
+const leaseWait = 3 * time.Second
+
+// park holds a call back that has used nothing yet until its node may use more,
+// at most for leaseWait or until its deadline. Those of a node are at most
+// nodeCalls, because they count as running.
+func (l *inLink) park(c *Call) {
+	timer := time.NewTimer(leaseWait)
+	defer timer.Stop()
+	var err error
+	for over := false; err == nil; {
+		next := l.lease.next()
+		if !l.lease.over(nanos()) {
+			c.ctx.parked.Store(false)
+			l.m.workers.do(c)
+			return
+		}
+		if over || !l.lease.more.Load() {
+			err = l.lease.refusal(l.peer.Node)
+			break
+		}
+		select {
+		case <-next:
+		case <-timer.C:
+			over = true
+		case <-c.ctx.Done():
+			err = c.given()
+			if c.ctx.Err() == context.DeadlineExceeded {
+				err = sdk.Errorf(sdk.CodeDeadline, "route to %q: deadline passed while it waited: %v", l.m.welcome.Cell, l.lease.refusal(l.peer.Node))
+			}
+		}
+	}
+	c.turnAway(err)
+}
+
+// turnAway ends a call whose handler never ran, so that nobody is charged for it.
+func (c *Call) turnAway(err error) {
+	l, ctx := c.link, c.ctx
+	c.fail(err)
+	ctx.cancel(context.Canceled)
+	if ctx.stream != nil {
+		ctx.stream.drop()
+	}
+	c.recycle()
+	l.away()
 }
 
 // evict ends the calls that run for a node that may not use any more.
@@ -113,6 +188,9 @@ func (l *inLink) evict() {
 	e := l.lease.refusal(l.peer.Node)
 	e.Executed = sdk.ExecutedYes
 	l.eachRunning(func(id uint32, ctx *callContext) {
+		if ctx.parked.Load() {
+			return
+		}
 		if ctx.stream != nil {
 			ctx.stream.finish(Vesicle{}, e) // its handler sends the end
 			l.stop(ctx, context.Canceled)

@@ -51,10 +51,7 @@ func (w *workers) admit(c *Call) bool {
 	}
 	w.mu.Unlock()
 	if full {
-		c.fail(sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d calls are waiting", c.link.m.welcome.Cell, maxQueue))
-		l := c.link
-		c.recycle()
-		l.away()
+		c.turnAway(sdk.Errorf(sdk.CodeOverloaded, "route to %q: %d calls are waiting", c.link.m.welcome.Cell, maxQueue))
 	}
 	return false
 }

@@ -219,6 +219,7 @@ type Lease struct {
 	LimitNS int64      `json:"limit_ns"`       // may have been used, in all
 	ForMS   int64      `json:"for_ms"`         // new calls are taken so long
 	Why     string     `json:"why,omitempty"`  // there is no more, for people
+	More    bool       `json:"more,omitempty"` // there may be soon: calls may wait for it
 	Free    bool       `json:"free,omitempty"` // there is no limit any more
 }
 

@@ -256,7 +256,7 @@ func TestDeniedNodesAreCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Without a kernel it is the file; the next kernel reads it.
-	n.want(2, "deny", "second")
+	n.want(4, "deny", "second")
 	n.want(0, "deny", id)
 	n.want(0, "undeny", id)
 	n.want(0, "deny", id)
