@@ -265,7 +265,6 @@ func (k *Kernel) carryOut(ctx context.Context, g *genome.Genome, wanted []sdk.Ce
 	merged := *k.genome
 	merged.Workspace = g.Workspace
 	k.genome = &merged
-	k.differs = nil
 	k.mu.Unlock()
 	return k.startCells(ctx, added)
 }
@@ -281,7 +280,7 @@ func (k *Kernel) applyNetwork(ctx context.Context, old, g *genome.Genome, wanted
 	}
 	merged.Cells = old.Cells
 	k.mu.Lock()
-	k.genome = &merged
+	k.genome, k.file = &merged, g
 	k.mu.Unlock()
 	return nil
 }

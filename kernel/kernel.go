@@ -95,7 +95,7 @@ type Kernel struct {
 	genome  *genome.Genome
 	plan    admin.Plan
 	origins []admin.Setting
-	differs []string       // what was changed by hand since the files were read
+	file    *genome.Genome // as the files said when they were last taken up: people swap plugins since
 	wanted  []sdk.CellName // cells that run, in the order in which they start
 	built   map[sdk.CellName]binary
 	state   admin.State
@@ -112,7 +112,7 @@ func New(opt Options) *Kernel {
 	return &Kernel{
 		opt: opt, journal: admin.NewJournal(journalSize), begun: time.Now(),
 		down: make(chan admin.DownRequest, 1), broken: make(chan error, 1), drained: make(chan struct{}), started: make(chan struct{}),
-		genome: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
+		genome: opt.Genome, file: opt.Genome, plan: opt.Plan, origins: opt.Origins, built: make(map[sdk.CellName]binary),
 		last: make(map[sdk.CellName]map[int]supervisor.Status), state: admin.StateStarting, log: slog.New(slog.DiscardHandler),
 	}
 }

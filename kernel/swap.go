@@ -84,19 +84,30 @@ func sameBook(ctx context.Context, c catalog.Candidate) error {
 	return nil
 }
 
-// differ makes g what runs, and notes that the files say something else.
+// differ makes g what runs, and notes if the files say something else.
 func (k *Kernel) differ(g *genome.Genome, how string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.genome = g
-	k.differs = append(k.differs, how)
-	k.journal.Publish(admin.Event{Kind: admin.EventNote, Time: time.Now(), Text: how + ", which is not in the genome"})
-	k.origins = slices.Clone(k.origins)
-	for i, s := range k.origins {
-		if s.Key == "golgi.discovery" {
-			k.origins[i] = admin.Setting{Key: s.Key, Value: quoted(g.Golgi.Discovery), Origin: "plugin swap"}
+	if len(g.PluginsUnlike(k.file)) > 0 {
+		how += ", which is not in the genome"
+	}
+	k.journal.Publish(admin.Event{Kind: admin.EventNote, Time: time.Now(), Text: how})
+}
+
+// Config implements [admin.Viewer].
+func (k *Kernel) Config(context.Context) ([]admin.Setting, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	list := slices.Clone(k.origins)
+	if now := k.genome.Golgi.Discovery; !slices.Equal(now, k.file.Golgi.Discovery) {
+		for i, s := range list {
+			if s.Key == "golgi.discovery" {
+				list[i] = admin.Setting{Key: s.Key, Value: quoted(now), Origin: "plugin swap"}
+			}
 		}
 	}
+	return list, nil
 }
 
 // quoted is a list as TOML would write it.

@@ -43,7 +43,7 @@ func (k *Kernel) Status(context.Context) (*admin.Status, error) {
 		Plugins: k.plugins(), Cells: k.cellStatuses(), LastEvent: k.journal.Last(),
 	}
 	k.mu.Lock()
-	s.State, s.Differs = k.state, append(s.Differs, k.differs...)
+	s.State, s.Differs = k.state, append(s.Differs, k.genome.PluginsUnlike(k.file)...)
 	k.mu.Unlock()
 	for _, c := range s.Cells {
 		if c.State != admin.StateReady && c.State != admin.StateDone && c.State != admin.StateStopped {
@@ -142,13 +142,6 @@ func (k *Kernel) plugins() []admin.Plugin {
 		})
 	}
 	return list
-}
-
-// Config implements [admin.Viewer].
-func (k *Kernel) Config(context.Context) ([]admin.Setting, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.origins), nil
 }
 
 // MetricProcesses implements [metrics.Source].

@@ -371,3 +371,33 @@ func TestSwapExchangesOnePlugin(t *testing.T) {
 		t.Errorf("the genome itself has changed: %q", g.Golgi.Discovery)
 	}
 }
+
+// What differs is what runs instead of what the file says: after a swap there
+// and back, nothing.
+func TestPluginsUnlike(t *testing.T) {
+	file := &genome.Genome{}
+	file.Golgi.Transports, file.Golgi.Discovery, file.Golgi.Ledger = []string{"quic"}, []string{"multicast", "office"}, "json"
+	swap := func(g *genome.Genome, from, to string) *genome.Genome {
+		t.Helper()
+		next, err := g.Swap(from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	unlike := func(g *genome.Genome, want ...string) {
+		t.Helper()
+		if got := g.PluginsUnlike(file); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	there := swap(file, "multicast", "lighthouse")
+	unlike(there, "plugin discovery-lighthouse runs in the place of discovery-multicast")
+	unlike(swap(there, "lighthouse", "multicast"))
+	twice := swap(swap(there, "office", "multicast"), "quic", "/opt/transport-quic")
+	unlike(twice, "plugin transport-quic (/opt/transport-quic) runs in the place of transport-quic",
+		"plugin discovery-lighthouse runs in the place of discovery-office")
+	more := *file
+	more.Golgi.Discovery, more.Golgi.Ledger = []string{"multicast", "office", "lighthouse"}, ""
+	unlike(&more, "plugin ledger-json does not run", "plugin discovery-lighthouse runs")
+}

@@ -1,6 +1,7 @@
 package genome
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -79,4 +80,44 @@ func (g *Genome) pluginOf(name string) (sdk.Kind, string, error) {
 		return found[0].Kind, found[0].Instance, nil
 	}
 	return "", "", sdk.Errorf(sdk.CodeInvalid, "find plugin %q: there are two: say %s or %s", name, found[0].Key(), found[1].Key())
+}
+
+// PluginsUnlike says in which plugins g differs from file: nothing, if both
+// select the same programs. What is only in g stands for what is only in file,
+// one by one, as after [Genome.Swap].
+func (g *Genome) PluginsUnlike(file *Genome) []string {
+	now, then := g.Selected(), file.Selected()
+	var lines []string
+	for _, kind := range sdk.Kinds() {
+		gone := lacking(then, now, kind)
+		for _, r := range lacking(now, then, kind) {
+			if len(gone) == 0 {
+				lines = append(lines, fmt.Sprintf("plugin %s runs", r.program()))
+				continue
+			}
+			lines = append(lines, fmt.Sprintf("plugin %s runs in the place of %s", r.program(), gone[0].program()))
+			gone = gone[1:]
+		}
+		for _, r := range gone {
+			lines = append(lines, fmt.Sprintf("plugin %s does not run", r.program()))
+		}
+	}
+	return lines
+}
+
+// lacking lists the plugins of a kind that others has not, or as another program.
+func lacking(refs, others []PluginRef, kind sdk.Kind) []PluginRef {
+	return slices.DeleteFunc(slices.Clone(refs), func(r PluginRef) bool {
+		return r.Kind != kind || slices.ContainsFunc(others, func(o PluginRef) bool {
+			return o.Key() == r.Key() && o.Use == r.Use && o.SHA256 == r.SHA256
+		})
+	})
+}
+
+// program names a plugin, and the program where its key does not say it.
+func (r PluginRef) program() string {
+	if r.Use == r.Instance {
+		return r.Key()
+	}
+	return fmt.Sprintf("%s (%s)", r.Key(), r.Use)
 }

@@ -148,6 +148,30 @@ command = ["PROBE", "serve"]
 	contains(t, n.want(0, "ping", "hermit", "-c", "1").out, "1 of 1 answered")
 }
 
+// swappedThereAndBack swaps a discovery: status and config say so, and nothing
+// once it is back, however often.
+func (a *node) swappedThereAndBack(own, other string) {
+	a.t.Helper()
+	const differs = "differs from the genome: "
+	for range 2 {
+		a.want(0, "plugin", "swap", "discovery-"+own, "discovery-"+other)
+		status := a.want(0, "status").out
+		contains(a.t, status, differs+"plugin discovery-"+other)
+		contains(a.t, status, "runs in the place of discovery-"+own)
+		if n := strings.Count(status, differs); n != 1 {
+			a.t.Errorf("want one difference, got %d\n%s", n, status)
+		}
+		contains(a.t, a.want(0, "config", "show", "--running", "--origin").out, "plugin swap")
+		a.want(0, "plugin", "swap", other, own)
+		if status = a.want(0, "status").out; strings.Contains(status, differs) {
+			a.t.Errorf("a difference after the swap back\n%s", status)
+		}
+		if out := a.want(0, "config", "show", "--running", "--origin").out; strings.Contains(out, "plugin swap") {
+			a.t.Errorf("an origin after the swap back\n%s", out)
+		}
+	}
+}
+
 func TestALighthouseShowsNodesToEachOther(t *testing.T) {
 	t.Parallel()
 	home, light := newMesh(t), freeDoor(t)
@@ -164,6 +188,10 @@ beat = "500ms"
 	b := farNode(t, home, "bee", golgi+storeCell+"allow = [\"shop\"]\n")
 	b.up()
 	a := farNode(t, home, "ant", golgi+`
+[plugins.discovery-spare]
+use = "lighthouse"
+servers = ["127.0.0.1:`+light+`"]
+beat = "500ms"
 [cells.shop]
 command = ["PROBE", "serve"]
 axons = { store = "axon://store" }
@@ -182,6 +210,7 @@ axons = { store = "axon://store", none = "axon://nobody" }
 	contains(t, a.want(0, "explain", "store.Echo", "--from", "shop").out, "found   by discovery lighthouse, seen at 127.0.0.1:", "answers", "Echo exists")
 	contains(t, a.want(6, "explain", "store", "--from", "thief").out, "denied: ", "allow list")
 	contains(t, a.want(5, "explain", "none", "--from", "thief").out, `nobody who is known serves "none"`)
+	a.swappedThereAndBack("lighthouse", "spare")
 	contains(t, a.want(0, "status").out, "finds others by lighthouse")
 	var text strings.Builder
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
