@@ -33,7 +33,7 @@ func (e Exit) String() string {
 func exitOf(s *os.ProcessState) Exit {
 	e := Exit{Exit: sdk.Exit{CPU: s.UserTime() + s.SystemTime()}}
 	if ru, ok := s.SysUsage().(*syscall.Rusage); ok {
-		e.MaxRSS = ru.Maxrss << 10 // kilobytes on Linux
+		e.MaxRSS = int64(ru.Maxrss) << 10 // kilobytes on Linux
 	}
 	switch ws, ok := s.Sys().(syscall.WaitStatus); {
 	case ok && ws.Signaled():

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 	"unsafe"
 
 	"golang.org/x/net/ipv4"
@@ -14,7 +15,8 @@ import (
 const (
 	batchReads = 8        // what one recvmmsg(2) takes
 	batchBytes = 64 << 10 // the most that packets which were joined have
-	batchNotes = 128      // bytes of control messages, as quic-go has
+	batchNotes = 128      // bytes of control messages, as quic-go has; all that it and we ask for take 120
+	batchAgain = 100      // reads in a row that may fail
 )
 
 // A batch reads packets many at a time, and takes apart those that the
@@ -38,12 +40,15 @@ type batch struct {
 	do    func(fd uintptr) bool
 }
 
-// A messageHeader is a struct mmsghdr (recvmmsg(2)).
+// A messageHeader is a struct mmsghdr (recvmmsg(2)), which is aligned as its
+// pointers are.
 type messageHeader struct {
 	unix.Msghdr
 	Len uint32
-	_   [unsafe.Sizeof(uintptr(0)) - 4]byte
 }
+
+// What Linux writes to is as long as what is here, on every architecture.
+const _ = -(unsafe.Sizeof(messageHeader{}) % unsafe.Sizeof(uintptr(0)))
 
 func (b *batch) init(s *socket) {
 	b.s, b.bytes = s, make([]byte, batchReads*batchBytes)
@@ -83,11 +88,8 @@ func (s *socket) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 	b := &s.batch
 	if b.at == b.got {
 		b.at, b.got = 0, 0
-		if err := s.raw.Read(b.do); err != nil {
+		if err := b.read(); err != nil {
 			return 0, err
-		}
-		if b.errno != 0 {
-			return 0, os.NewSyscallError("recvmmsg", b.errno)
 		}
 	}
 	n := 0
@@ -96,6 +98,24 @@ func (s *socket) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 		n++
 	}
 	return n, nil
+}
+
+// read waits for packets. quic-go ends all connections of a socket that can
+// not be read; for want of memory, or because of what was sent before, it can
+// be the next time.
+func (b *batch) read() error {
+	for again := 0; ; again++ {
+		if err := b.s.raw.Read(b.do); err != nil {
+			return err
+		}
+		if b.errno == 0 {
+			return nil
+		}
+		if b.errno == unix.EBADF || again == batchAgain {
+			return os.NewSyscallError("recvmmsg", b.errno)
+		}
+		time.Sleep(time.Millisecond) // it was no packet that woke us
+	}
 }
 
 // take hands out the next packet.
@@ -125,9 +145,9 @@ func segment(notes []byte, all int) int {
 		if err != nil {
 			break
 		}
-		if header.Level == unix.IPPROTO_UDP && header.Type == unix.UDP_GRO && len(body) >= 2 {
-			if size := int(binary.NativeEndian.Uint16(body)); size > 0 {
-				return size
+		if header.Level == unix.IPPROTO_UDP && header.Type == unix.UDP_GRO && len(body) >= 4 {
+			if size := binary.NativeEndian.Uint32(body); size > 0 && size < batchBytes { // an int
+				return int(size)
 			}
 		}
 		notes = rest

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,11 @@ func newSendCall() any {
 func (s *socket) send(b, oob []byte, addr *net.UDPAddr) error {
 	c := s.sends.Get().(*sendCall)
 	defer s.sends.Put(c)
-	c.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&c.name)), Namelen: putName(&c.name, s.family, addr), Iov: &c.vector}
+	size, err := s.putName(&c.name, addr)
+	if err != nil {
+		return err
+	}
+	c.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&c.name)), Namelen: size, Iov: &c.vector}
 	c.header.SetIovlen(1)
 	c.vector.Base = unsafe.SliceData(b)
 	c.vector.SetLen(len(b))
@@ -46,7 +51,7 @@ func (s *socket) send(b, oob []byte, addr *net.UDPAddr) error {
 		c.header.Control = unsafe.SliceData(oob)
 		c.header.SetControllen(len(oob))
 	}
-	err := s.raw.Write(c.do)
+	err = s.raw.Write(c.do)
 	c.vector.Base, c.header.Control = nil, nil
 	if err == nil && c.errno != 0 {
 		err = os.NewSyscallError("sendmsg", c.errno) // quic-go looks for one
@@ -54,39 +59,58 @@ func (s *socket) send(b, oob []byte, addr *net.UDPAddr) error {
 	return err
 }
 
-// putName writes an address as a socket of that family wants it, and returns
-// how long it is. To an IPv6 socket an IPv4 address is one of IPv6 (RFC 4291,
-// section 2.5.5.2).
-func putName(to *unix.RawSockaddrInet6, family int, addr *net.UDPAddr) uint32 {
-	if family == unix.AF_INET {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(to))
-		*four = unix.RawSockaddrInet4{Family: unix.AF_INET}
-		putPort(&four.Port, addr.Port)
-		copy(four.Addr[:], addr.IP.To4())
-		return unix.SizeofSockaddrInet4
+// putName writes an address as the socket wants it, and returns how long it
+// is. To an IPv6 socket an IPv4 address is one of IPv6 (RFC 4291, section
+// 2.5.5.2). One that the socket can not reach is an error: as zeros it would be
+// this machine.
+func (s *socket) putName(to *unix.RawSockaddrInet6, addr *net.UDPAddr) (uint32, error) {
+	if four := addr.IP.To4(); s.family == unix.AF_INET && four != nil {
+		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(to))
+		*name = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte(four)}
+		putPort(&name.Port, addr.Port)
+		return unix.SizeofSockaddrInet4, nil
 	}
-	*to = unix.RawSockaddrInet6{Family: unix.AF_INET6, Scope_id: zoneID(addr.Zone)}
+	ip := addr.IP.To16()
+	if s.family == unix.AF_INET || ip == nil {
+		return 0, os.NewSyscallError("sendmsg", unix.EAFNOSUPPORT)
+	}
+	*to = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: [16]byte(ip), Scope_id: s.zoneID(addr.Zone)}
 	putPort(&to.Port, addr.Port)
-	copy(to.Addr[:], addr.IP.To16())
-	return unix.SizeofSockaddrInet6
+	return unix.SizeofSockaddrInet6, nil
 }
 
 func putPort(to *uint16, port int) {
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(to))[:], uint16(port))
 }
 
+// zoneFor is how long the index of an interface is believed: asking for it
+// lists all interfaces of the machine.
+const zoneFor = 10 * time.Second
+
+// A zone is the name of an interface and its index at a time.
+type zone struct {
+	name string
+	id   uint32
+	at   time.Time
+}
+
 // zoneID returns the index of an interface. Those of packets that came are
 // numbers: looking up a name for each would be work that strangers order.
-func zoneID(zone string) uint32 {
-	if zone == "" {
+// Names are those of addresses that this machine dials; the latest is kept.
+func (s *socket) zoneID(name string) uint32 {
+	if name == "" {
 		return 0
 	}
-	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+	if z := s.zone.Load(); z != nil && z.name == name && time.Since(z.at) < zoneFor {
+		return z.id
+	}
+	if n, err := strconv.ParseUint(name, 10, 32); err == nil {
 		return uint32(n)
 	}
-	card, err := net.InterfaceByName(zone)
-	if err != nil {
-		return 0 // the packet has no way then
+	z := &zone{name: name, at: time.Now()}
+	if card, err := net.InterfaceByName(name); err == nil { // else the packet has no way
+		z.id = uint32(card.Index)
 	}
-	return uint32(card.Index)
+	s.zone.Store(z)
+	return z.id
 }

@@ -24,6 +24,7 @@ type socket struct {
 	family int // AF_INET or AF_INET6
 	batch  batch
 	sends  sync.Pool // of *sendCall
+	zone   atomic.Pointer[zone]
 }
 
 // open takes udp over.

@@ -42,6 +42,9 @@ func receive(t *testing.T, s *socket, n int) (packets [][]byte, from []*net.UDPA
 			t.Fatalf("read a batch after %d of %d packets: %d, %v", len(packets), n, got, err)
 		}
 		for _, m := range ms[:got] {
+			if m.Flags&unix.MSG_CTRUNC != 0 {
+				t.Fatal("control messages were cut off")
+			}
 			packets, from = append(packets, m.Buffers[0][:m.N]), append(from, m.Addr.(*net.UDPAddr))
 		}
 	}
@@ -134,17 +137,27 @@ func TestNamesOfAddresses(t *testing.T) {
 			family = unix.AF_INET
 		}
 		var name unix.RawSockaddrInet6
-		if n := putName(&name, family, want); n == 0 {
-			t.Fatal("no name")
+		if n, err := (&socket{family: family}).putName(&name, want); n == 0 || err != nil {
+			t.Fatalf("no name: %v", err)
 		}
 		if got := addressOf(&name); !got.IP.Equal(want.IP) || got.Port != want.Port || got.Zone != "" {
 			t.Fatalf("%s became %s", want, got)
 		}
 	})
 	var name unix.RawSockaddrInet6
-	putName(&name, unix.AF_INET6, &net.UDPAddr{IP: net.ParseIP("fe80::1"), Port: 1, Zone: "lo"})
-	if got := addressOf(&name); got.Zone != "1" || zoneID(got.Zone) != 1 {
+	s := &socket{family: unix.AF_INET6}
+	local := &net.UDPAddr{IP: net.ParseIP("fe80::1"), Port: 1, Zone: "lo"}
+	s.putName(&name, local)
+	if got := addressOf(&name); got.Zone != "1" || s.zoneID(got.Zone) != 1 {
 		t.Errorf("zone lo became %q", got.Zone)
+	}
+	if n := testing.AllocsPerRun(100, func() { s.putName(&name, local) }); n != 0 {
+		t.Errorf("a name with a zone takes %v allocations: its interface is looked up each time", n)
+	}
+	for family, ip := range map[int]net.IP{unix.AF_INET: net.ParseIP("fe80::1"), unix.AF_INET6: nil} {
+		if _, err := (&socket{family: family}).putName(&name, &net.UDPAddr{IP: ip, Port: 1}); !errors.Is(err, unix.EAFNOSUPPORT) {
+			t.Errorf("%v for a socket of family %d: %v", ip, family, err)
+		}
 	}
 }
 

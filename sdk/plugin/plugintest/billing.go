@@ -219,7 +219,7 @@ func checkClose(j *job) error {
 	exit := sdk.Exit{
 		Code:   137,
 		CPU:    time.Duration(usage.Utime.Nano() + usage.Stime.Nano()),
-		MaxRSS: usage.Maxrss << 10,
+		MaxRSS: int64(usage.Maxrss) << 10,
 	}
 	for i := range 2 {
 		ctx, cancel := context.WithTimeout(j.e.ctx, 10*time.Second)
