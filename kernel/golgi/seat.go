@@ -32,11 +32,11 @@ type seat struct {
 	needs        map[sdk.CellName]bool
 	news         map[sdk.CellName]channel.Message // endpoints that wait to be sent
 	dials        int
-	served       int                  // links it answers
-	callsCounted bool                 // it says what it calls of other nodes
-	pings        int                  // unanswered
-	used         map[sdk.NodeID]int64 // ns of weight, by who called
-	billed       map[sdk.NodeID]int64 // of that, what is on a bill
+	served       int                          // links it answers
+	callsCounted bool                         // it says what it calls of other nodes
+	pings        int                          // unanswered
+	used         map[sdk.NodeID]int64         // ns of weight, by who called
+	billed       map[sdk.NodeID]int64         // of that, what is on a bill
 	shares       map[sdk.NodeID]*share        // of what a node may use of all
 	grants       map[sdk.NodeID]channel.Lease // that wait to be sent
 }

@@ -74,7 +74,7 @@ type Nodes interface {
 // idle is a meter that measures nothing, and nobody to tell.
 type idle struct{}
 
-func (idle) Charges() []meter.Charge                      { return nil }
+func (idle) Charges() []meter.Charge                            { return nil }
 func (idle) Lease(sdk.NodeID, sdk.ATP, time.Time, string, bool) {}
 
 // A Stream carries slips to the kernel of another node and back.
