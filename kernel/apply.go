@@ -143,7 +143,7 @@ func (k *Kernel) Apply(ctx context.Context, p admin.Plan) ([]admin.Change, error
 	k.doubt(old.Doubts(k.wantedCells()), g.Doubts(wanted))
 	defer k.network.Changed() // who listens may have changed, and whatever else is announced
 	if err := k.carryOut(ctx, g, wanted, todo); err != nil {
-		return changes(todo), err
+		return changes(todo), uncovered(err)
 	}
 	k.mu.Lock()
 	k.origins, k.plan = origins, p

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -38,10 +39,19 @@ func (k *Kernel) SwapPlugin(ctx context.Context, from, to string, force bool) er
 		k.revertNetwork(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("swap %q for %q: %w", from, to, err)
+		return uncovered(fmt.Errorf("swap %q for %q: %w", from, to, err))
 	}
 	k.differ(g, fmt.Sprintf("plugin %s runs in the place of %s", to, from))
 	return nil
+}
+
+// uncovered tells callers of a change that failed for the nodes in use that
+// force would help.
+func uncovered(err error) error {
+	if errors.Is(err, network.ErrUncovered) {
+		return admin.WithCause(err, admin.CauseUncovered)
+	}
+	return err
 }
 
 // exchanged returns the plugin in which two genomes differ, if it is one that

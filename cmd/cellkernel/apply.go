@@ -35,6 +35,9 @@ func (a *app) apply(ctx context.Context, k admin.Kernel, p admin.Plan) error {
 		_, err := k.Apply(ctx, p)
 		return err
 	})
+	if admin.CauseOf(err) == admin.CauseUncovered {
+		return withHint(err, `list both discoveries in golgi.discovery for a time, or "cellkernel plugin swap --force OLD NEW" first`)
+	}
 	if err != nil {
 		return bootError(err)
 	}

@@ -98,12 +98,12 @@ The genome is not changed: the next "cellkernel up" goes back to what it says.`,
 				}
 			}
 			err = c.SwapPlugin(cmd.Context(), words[0], to, force)
-			switch sdk.CodeOf(err) {
-			case sdk.CodeNotFound:
+			switch code := sdk.CodeOf(err); {
+			case code == sdk.CodeNotFound:
 				return withHint(err, `"cellkernel plugin list" lists the names`)
-			case sdk.CodeInvalid:
+			case code == sdk.CodeInvalid:
 				return withHint(err, `"cellkernel plugin list" lists what runs; "cellkernel plugin restart" replaces the process of the same plugin`)
-			case sdk.CodeUnavailable:
+			case admin.CauseOf(err) == admin.CauseUncovered:
 				return withHint(err, `--force swaps nevertheless`)
 			}
 			return err

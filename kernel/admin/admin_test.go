@@ -148,6 +148,15 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	wantCode(t, call("Slow", time.Millisecond), sdk.CodeDeadline, "")
 	wantCode(t, c.Restart(ctx, admin.Target{Cell: "nobody"}), sdk.CodeNotFound, `"nobody"`)
 	wantCode(t, c.Scale(ctx, "worker", 3), sdk.CodeDenied, "not yours")
+	f.Fail["Scale"] = admin.WithCause(sdk.Errorf(sdk.CodeUnavailable, "swap: not seen"), admin.CauseUncovered)
+	err = fmt.Errorf("more: %w", c.Scale(ctx, "worker", 3))
+	wantCode(t, err, sdk.CodeUnavailable, "not seen")
+	if got := admin.CauseOf(err); got != admin.CauseUncovered {
+		t.Errorf("cause: got %q", got)
+	}
+	if got := admin.CauseOf(call("Plain", 0)); got != "" {
+		t.Errorf("cause of a failure without one: got %q", got)
+	}
 	wantCode(t, c.Scale(ctx, "worker", -1), sdk.CodeInvalid, "from 0 to")
 	wantCode(t, c.Scale(ctx, "worker", admin.MaxReplicas+1), sdk.CodeInvalid, "from 0 to")
 	wantCode(t, c.Restart(ctx, admin.Target{Cell: "Not a name"}), sdk.CodeInvalid, "cell name")

@@ -41,7 +41,7 @@
 //	GET  /metrics                                 whatever Options.Metrics serves
 //
 // A failure is {"error":{"code","executed","text"}} with the HTTP status that
-// is closest to the code. A stream carries one JSON object per event, a
+// is closest to the code, and with a "cause" where it has a [Cause]. A stream carries one JSON object per event, a
 // comment every few seconds while there is nothing to say, and ends with an
 // event named "end" whose data is {} or the error; a stream without that
 // event was cut.

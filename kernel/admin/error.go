@@ -14,7 +14,42 @@ type wireError struct {
 	Code     string `json:"code"`
 	Executed string `json:"executed"`
 	Text     string `json:"text"`
+	Cause    Cause  `json:"cause,omitempty"`
 }
+
+// A Cause says what is in the way where the code alone does not: for callers
+// who know a way around it. Most failures have none.
+type Cause string
+
+const (
+	CauseUncovered   Cause = "uncovered"     // nodes in use would be seen by no discovery any more: force ends it nevertheless
+	CauseNoNetwork   Cause = "no-network"    // none of the cells here listens for other machines or calls them
+	CauseUnreachable Cause = "not-listening" // the other node has no address that can be dialled
+)
+
+// WithCause returns err, of which [CauseOf] says c on either side of the socket.
+func WithCause(err error, c Cause) error {
+	if err == nil {
+		return nil
+	}
+	return &causedError{err, c}
+}
+
+// CauseOf returns what is in the way: "" if nobody said.
+func CauseOf(err error) Cause {
+	var c *causedError
+	if errors.As(err, &c) {
+		return c.cause
+	}
+	return ""
+}
+
+type causedError struct {
+	error
+	cause Cause
+}
+
+func (e *causedError) Unwrap() error { return e.error }
 
 // errorBody is the body of every failed request.
 type errorBody struct {
@@ -32,16 +67,17 @@ func typed(err error) *sdk.Error {
 }
 
 // encodeError returns the body that says err.
-func encodeError(err *sdk.Error) []byte {
-	b, _ := json.Marshal(errorBody{&wireError{ // three strings always marshal
-		Code: err.Code.String(), Executed: err.Executed.String(), Text: err.Error(),
+func encodeError(err error) []byte {
+	e := typed(err)
+	b, _ := json.Marshal(errorBody{&wireError{ // strings always marshal
+		Code: e.Code.String(), Executed: e.Executed.String(), Text: e.Error(), Cause: CauseOf(err),
 	}})
 	return b
 }
 
 // decode returns the error that w says; a code this side does not know is
 // internal.
-func (w *wireError) decode() *sdk.Error {
+func (w *wireError) decode() error {
 	code, _ := sdk.ParseCode(w.Code)
 	e := &sdk.Error{Code: code, Text: w.Text}
 	switch w.Executed {
@@ -49,6 +85,9 @@ func (w *wireError) decode() *sdk.Error {
 		e.Executed = sdk.ExecutedNo
 	case sdk.ExecutedYes.String():
 		e.Executed = sdk.ExecutedYes
+	}
+	if w.Cause != "" {
+		return WithCause(e, w.Cause)
 	}
 	return e
 }

@@ -174,7 +174,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Code == sdk.CodeInternal {
 		s.log.Error("admin request", "method", r.Method, "path", r.URL.Path, "error", e.Text)
 	}
-	send(w, httpStatus(e.Code), append(encodeError(e), '\n'))
+	send(w, httpStatus(e.Code), append(encodeError(err), '\n'))
 }
 
 // send writes one JSON answer.

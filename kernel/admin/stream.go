@@ -96,7 +96,7 @@ func endBody(err error) []byte {
 	if err == nil || sdk.CodeOf(err) == sdk.CodeCancelled {
 		return []byte("{}")
 	}
-	return encodeError(typed(err))
+	return encodeError(err)
 }
 
 func (st *stream) flush(b []byte) error {

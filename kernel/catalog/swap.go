@@ -108,8 +108,18 @@ func (c *Catalog) Replace(ctx context.Context, spec Spec, s Swap) error {
 	if code == sdk.CodeApplication { // it has none of its own
 		code = sdk.CodeUnavailable
 	}
-	return sdk.Errorf(code, "replace %s: %v", u.label(), err)
+	return replaceError{sdk.Errorf(code, "replace %s: %v", u.label(), err), err}
 }
+
+// A replaceError says why a process was not replaced, in its own words; what
+// Commit refused with can be found in it.
+type replaceError struct {
+	said  *sdk.Error
+	cause error
+}
+
+func (e replaceError) Error() string   { return e.said.Error() }
+func (e replaceError) Unwrap() []error { return []error{e.said, e.cause} }
 
 func (u *unit) replaceBeside(ctx context.Context, spec Spec, s Swap) error {
 	g, err := u.start(ctx, spec)

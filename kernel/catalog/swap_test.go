@@ -216,7 +216,8 @@ func TestTwentySwapsUnderCalls(t *testing.T) {
 }
 
 func TestRefusedSwapsChangeNothing(t *testing.T) {
-	refuse := func(context.Context, catalog.Candidate) error { return sdk.Errorf(sdk.CodeDenied, "not covered: desk") }
+	refusal := sdk.Errorf(sdk.CodeDenied, "not covered: desk")
+	refuse := func(context.Context, catalog.Candidate) error { return refusal }
 	var end context.CancelFunc // of the swap under way
 	late := func(ctx context.Context, _ catalog.Candidate) error { end(); <-ctx.Done(); return ctx.Err() }
 	deaf := func(context.Context, catalog.Candidate) error { end(); return nil }
@@ -265,6 +266,9 @@ func TestRefusedSwapsChangeNothing(t *testing.T) {
 				end()
 				if sdk.CodeOf(err) != cs.code || !strings.Contains(fmt.Sprint(err), cs.text) || !strings.Contains(err.Error(), c.Status()[0].Name) {
 					t.Errorf("%s: got %v (%v), want %v and %q", cs.name, err, sdk.CodeOf(err), cs.code, cs.text)
+				}
+				if cs.name == "refused" && !errors.Is(err, refusal) {
+					t.Errorf("the refusal itself is not in %v", err)
 				}
 				s := c.Status()[0]
 				if s.State != catalog.StateReady || s.PID != pid && k.kind != plugin.KindLedger {

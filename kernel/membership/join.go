@@ -162,7 +162,7 @@ func (t *transports) start(ctx context.Context, scheme string) (*plugin.Client, 
 		return nil, sdk.Errorf(sdk.CodeNotFound, "no transport %q is bundled", scheme)
 	}
 	secret := t.self.Subkey("join " + scheme)
-	return plugin.Start(ctx, plugin.Command{Path: "/proc/self/exe", Exe: t.o.Self, Args: args}, plugin.Options{
+	return plugin.Start(ctx, plugin.Command{Name: "transport-" + scheme, Path: "/proc/self/exe", Exe: t.o.Self, Args: args}, plugin.Options{
 		Kind: plugin.KindTransport, Secret: secret[:],
 		Certify: func(_ context.Context, spki []byte) ([]byte, error) {
 			return t.self.CertifyTransport(spki, nil, time.Now())

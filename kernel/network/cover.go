@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,20 @@ const (
 	syncWait  = 5 * time.Second  // for a new version of a discovery to have its first view
 )
 
+// ErrUncovered is found in the errors of changes that would leave nodes in use
+// unseen. A change with force is made nevertheless.
+var ErrUncovered = errors.New("nodes in use are not seen by another discovery")
+
+// uncovered is an unavailable error in which [ErrUncovered] can be found.
+type uncovered struct{ cause error }
+
+func (e uncovered) Error() string   { return e.cause.Error() }
+func (e uncovered) Unwrap() []error { return []error{e.cause, ErrUncovered} }
+
+func errUncovered(format string, args ...any) error {
+	return uncovered{sdk.Errorf(sdk.CodeUnavailable, format, args...)}
+}
+
 // awaitCover waits until all nodes in use are seen by other discoveries than
 // the one that is to end.
 func (n *Network) awaitCover(ctx context.Context, old string, others []genome.PluginRef) error {
@@ -34,9 +49,9 @@ func (n *Network) awaitCover(ctx context.Context, old string, others []genome.Pl
 			return nil
 		}
 		if late && len(missing) == 0 {
-			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: no other one has a whole view after %s", old, coverWait)
+			return errUncovered("end discovery %q: no other one has a whole view after %s", old, coverWait)
 		} else if late {
-			return sdk.Errorf(sdk.CodeUnavailable, "end discovery %q: nodes in use that no other one sees after %s: %s", old, coverWait, strings.Join(missing, ", "))
+			return errUncovered("end discovery %q: nodes in use that no other one sees after %s: %s", old, coverWait, strings.Join(missing, ", "))
 		}
 		select {
 		case <-n.news:
@@ -125,7 +140,7 @@ func (n *Network) sees(ctx context.Context, c catalog.Candidate) error {
 	case err != nil:
 		return err
 	case !synced:
-		return sdk.Errorf(sdk.CodeUnavailable, "the new one has no view after %s", syncWait)
+		return errUncovered("the new one has no view after %s", syncWait)
 	}
-	return sdk.Errorf(sdk.CodeUnavailable, "the new one does not see nodes in use after %s: %s", syncWait, slices.Sorted(maps.Keys(missing)))
+	return errUncovered("the new one does not see nodes in use after %s: %s", syncWait, slices.Sorted(maps.Keys(missing)))
 }

@@ -407,5 +407,13 @@ func TestHostileStarts(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
+		if said := fmt.Sprint(err); path == "/nonexistent" && (!strings.Contains(said, "no such file") || strings.Contains(said, "try `")) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	_, err := plugin.Start(t.Context(), plugin.Command{Path: "/proc/self/exe", Args: []string{"-test.run=^$"}},
+		plugin.Options{Kind: plugin.KindDiscovery, Instance: "slow", RunDir: shortDir(t), Env: []string{role + "="}})
+	if err == nil || !strings.Contains(err.Error(), "start plugin discovery-slow: ") || !strings.Contains(err.Error(), "`cellkernel logs discovery-slow`") {
+		t.Errorf("a bundled plugin: got %v", err)
 	}
 }

@@ -222,7 +222,7 @@ func dialOptions() []grpc.DialOption {
 
 func (s *starter) dial() error {
 	proto, err := s.gp.Client()
-	if err != nil && !s.runner.greeted.Load() {
+	if err != nil && s.launched() && !s.runner.greeted.Load() {
 		return errors.New("it never said that it is a plugin")
 	}
 	if err != nil {
@@ -236,6 +236,9 @@ func (s *starter) dial() error {
 	s.c.info.PID = int(s.runner.pid.Load())
 	return nil
 }
+
+// launched reports whether there ever was a process.
+func (s *starter) launched() bool { return s.runner != nil && s.runner.pid.Load() != 0 }
 
 // watch waits for the end of the process and releases all that belonged to it.
 func (s *starter) watch() {
@@ -283,11 +286,23 @@ func (s *starter) explain(err error) error {
 	return err
 }
 
+// itself is the path of a plugin inside the kernel's own program: it says
+// nothing about which one that is.
+const itself = "/proc/self/exe"
+
 // wrap names the plugin in errors that do not yet.
 func (s *starter) wrap(err error) error {
 	var e *sdk.Error
 	if errors.As(err, &e) && s.c.label != "" {
 		return err
+	}
+	switch {
+	case s.cmd.Path == itself && s.o.Instance != "":
+		return fmt.Errorf("start plugin %s-%s: %w; `cellkernel logs %[1]s-%[2]s` shows what it wrote", s.o.Kind, s.o.Instance, err)
+	case s.cmd.Path == itself:
+		return fmt.Errorf("start plugin %s: %w", s.cmd.Name, err)
+	case !s.launched():
+		return fmt.Errorf("start plugin %s (%s): %w", s.cmd.Name, s.cmd.Path, err)
 	}
 	return fmt.Errorf("start plugin %s (%s): %w; try `cellkernel plugin test %s`", s.cmd.Name, s.cmd.Path, err, s.cmd.Path)
 }

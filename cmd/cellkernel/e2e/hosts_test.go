@@ -135,12 +135,12 @@ func TestDiscoverySwap(t *testing.T) {
 	a.more(asker, 50)
 	a.want(0, "plugin", "swap", "lighthouse", "multicast")
 	a.more(asker, 50)
-	if r := a.ck("plugin", "swap", "discovery-multicast", probe); r.code == 0 || !strings.Contains(r.err, "multicast") {
+	if r := a.ck("plugin", "swap", "discovery-multicast", probe); r.code == 0 || !strings.Contains(r.err, "multicast") || strings.Contains(r.err, "--force") {
 		t.Errorf("swap for a program that is no plugin: got %d %q", r.code, r.err)
 	}
 	// A lighthouse at which nobody is sees nothing.
 	a.write("genome.toml", head+golgi(`"lighthouse"`, a.host.Addr(netlab.V4).String()+":1")+askerCell)
-	if r := a.ck("up"); r.code == 0 || !strings.Contains(r.err, `end discovery "multicast"`) {
+	if r := a.ck("up"); r.code == 0 || !strings.Contains(r.err, `end discovery "multicast"`) || !strings.Contains(r.err, "plugin swap --force") {
 		t.Errorf("up with a lighthouse that is not there: got %d %q", r.code, r.err)
 	}
 	if p := a.process("discovery-multicast"); p.State != admin.StateReady {

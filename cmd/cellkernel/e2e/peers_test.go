@@ -152,6 +152,7 @@ command = ["PROBE", "serve"]
 // once it is back, however often.
 func (a *node) swappedThereAndBack(own, other string) {
 	a.t.Helper()
+	contains(a.t, a.want(5, "plugin", "swap", own, "/nonexistent/plugin").err, "no such file")
 	const differs = "differs from the genome: "
 	for range 2 {
 		a.want(0, "plugin", "swap", "discovery-"+own, "discovery-"+other)
