@@ -63,7 +63,7 @@ Start with "cellkernel init" in an empty directory, then "cellkernel up".`,
 		return withHint(usage(err), "%s", helpHint(cmd))
 	})
 	root.PersistentFlags().StringVar(&a.genome, "genome", "", "genome.toml, or its directory, whose kernel is meant")
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		a.initCommand(),
 		a.upCommand(), a.downCommand(), a.statusCommand(), a.psCommand(), a.logsCommand(),
@@ -203,3 +203,20 @@ func signals(parent context.Context) (ctx context.Context, kill <-chan struct{},
 type signalError struct{ sig os.Signal }
 
 func (e *signalError) Error() string { return e.sig.String() }
+
+// helpCommand is "help COMMAND" for those who do not think of the flag.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Say what a command does, as --help does", Hidden: true,
+		RunE: func(_ *cobra.Command, words []string) error {
+			cmd, rest, err := root.Find(words)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("show help: unknown command %q", strings.Join(words, " "))
+			}
+			if err != nil {
+				return withHint(usage(err), "%s", helpHint(root))
+			}
+			return cmd.Help()
+		},
+	}
+}

@@ -37,7 +37,7 @@ The list is the file "deny" beside the secret; what is changed there by hand cou
 				if sdk.CodeOf(err) == sdk.CodeNotFound {
 					return withHint(err, `"cellkernel id" on that machine shows its id`)
 				}
-				return a.showDenial("denied", d, err)
+				return a.showDenial(d, err)
 			})
 		},
 	}
@@ -59,7 +59,13 @@ func (a *app) undenyCommand() *cobra.Command {
 				if sdk.CodeOf(err) == sdk.CodeNotFound {
 					return withHint(err, `"cellkernel deny --list" shows who is`)
 				}
-				return a.showDenial("allowed", d, err)
+				if err != nil {
+					return err
+				}
+				return a.show(d, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "node %s is not denied any more\n", printable(string(d.NodeID)))
+					return err
+				})
 			})
 		},
 	}
@@ -79,12 +85,12 @@ func (a *app) guard(cmd *cobra.Command, do func(context.Context, admin.Guard) er
 	return do(ctx, m)
 }
 
-func (a *app) showDenial(what string, d *admin.Denial, err error) error {
+func (a *app) showDenial(d *admin.Denial, err error) error {
 	if err != nil {
 		return err
 	}
 	return a.show(d, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s %s %s, links ended: %d\n", what, printable(string(d.NodeID)), printable(nameText(d.Node)), d.Links)
+		_, err := fmt.Fprintf(w, "denied %s %s, links ended: %d\n", printable(string(d.NodeID)), printable(nameText(d.Node)), d.Links)
 		return err
 	})
 }

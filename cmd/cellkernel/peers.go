@@ -105,7 +105,7 @@ func sourceText(s admin.PeerSource) string {
 }
 
 // peerRow is a line of the table. Of several addresses the one that is dialled
-// first is shown; what is not dialled is shown where it was seen.
+// first is shown; a foreign node is shown where it was seen.
 func peerRow(p *admin.Peer, all bool) []string {
 	id := string(p.Node)
 	switch {
@@ -120,7 +120,7 @@ func peerRow(p *admin.Peer, all bool) []string {
 	}
 	seen, by := originText(p.Origins)
 	addrs := p.Addrs
-	if len(addrs) == 0 {
+	if p.MeshTag != "" {
 		addrs = seen
 	}
 	if !all {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -76,14 +75,20 @@ func (a *app) ping(cmd *cobra.Command, r admin.PingRequest) error {
 
 // pingHint says where to look if a node can not be asked.
 func pingHint(err error, node string) error {
-	switch code := sdk.CodeOf(err); {
-	case code == sdk.CodeNotFound:
-		return withHint(err, `"cellkernel peers" lists the nodes`)
-	case code == sdk.CodeDenied:
-		return withHint(err, `"cellkernel deny --list" says who is kept out here; the other node has a list of its own`)
-	case strings.Contains(err.Error(), "this kernel reaches no other machine"):
+	switch admin.CauseOf(err) {
+	case admin.CauseKeptOut:
+		return withHint(err, `"cellkernel deny --list" says who is kept out here, "cellkernel undeny" lets a node in again`)
+	case admin.CauseNoNetwork:
 		return withHint(err, `give a cell listen = true in genome.toml, then "cellkernel up"`)
-	case code == sdk.CodeUnavailable:
+	case admin.CauseNotListening:
+		return withHint(err, `give a cell listen = true in the genome.toml of that node, then "cellkernel up" there`)
+	}
+	switch sdk.CodeOf(err) {
+	case sdk.CodeNotFound:
+		return withHint(err, `"cellkernel peers" lists the nodes`)
+	case sdk.CodeDenied:
+		return withHint(err, `"cellkernel deny --list" there says who is kept out; if the secret of the mesh was replaced, "cellkernel join --replace" takes the new one`)
+	case sdk.CodeUnavailable:
 		return withHint(err, `"cellkernel explain golgi@%s" tries every address`, node)
 	}
 	return err

@@ -22,9 +22,10 @@ type wireError struct {
 type Cause string
 
 const (
-	CauseUncovered   Cause = "uncovered"     // nodes in use would be seen by no discovery any more: force ends it nevertheless
-	CauseNoNetwork   Cause = "no-network"    // none of the cells here listens for other machines or calls them
-	CauseUnreachable Cause = "not-listening" // the other node has no address that can be dialled
+	CauseUncovered    Cause = "uncovered"     // nodes in use would be seen by no discovery any more: force ends it nevertheless
+	CauseNoNetwork    Cause = "no-network"    // none of the cells here listens for other machines or calls them
+	CauseNotListening Cause = "not-listening" // none of the cells of the other node listens for other machines
+	CauseKeptOut      Cause = "kept-out"      // the other node is on the deny list here
 )
 
 // WithCause returns err, of which [CauseOf] says c on either side of the socket.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/admin"
@@ -101,12 +102,14 @@ func ask(ctx context.Context, inv identity.Invitation, self *identity.Identity, 
 // which nobody answers.
 func joinError(errs []error) error {
 	code := sdk.CodeUnavailable
+	var said []string
 	for _, err := range errs {
+		said = append(said, err.Error())
 		if sdk.CodeOf(err) == sdk.CodeDenied {
 			code = sdk.CodeDenied
 		}
 	}
-	return sdk.Errorf(code, "%v", errors.Join(errs...))
+	return sdk.Errorf(code, "%s", strings.Join(said, "; "))
 }
 
 func askAt(ctx context.Context, t *transports, addr sdk.Addr, inv identity.Invitation, self *identity.Identity) (*identity.Mesh, error) {

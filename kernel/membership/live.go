@@ -233,6 +233,9 @@ func (l *Live) nodeNamed(who string) (sdk.NodeID, error) {
 			ids = append(ids, string(node))
 		}
 	}
+	if name == l.files.node {
+		ids = append(ids, string(l.self.Node()))
+	}
 	switch len(ids) {
 	case 0:
 		return "", sdk.Errorf(sdk.CodeNotFound, "no node of that name was seen in this mesh; an id is taken whether it was seen or not")

@@ -236,6 +236,10 @@ func TestGoodbyeAndDenyEndALiveLink(t *testing.T) {
 		wantServing(t, tab, "a", "[n3]")
 		wantState(t, tab, 2, "absent")
 		see(t, tab, mc, home, says(2, 2, "a"), peers.VerdictDenied)
+		tab.Deny([]sdk.NodeID{id(2), id(9)})
+		if out := tab.Denied(); len(out) != 2 || out[id(2)] != "n2" || out[id(9)] != "" {
+			t.Errorf("who is denied: got %q", out)
+		}
 		tab.Deny(nil)
 		see(t, tab, mc, home, says(2, 1, "a"), peers.VerdictOld) // the replay of one that was denied
 		see(t, tab, mc, home, says(2, 2, "a"), peers.VerdictNew)

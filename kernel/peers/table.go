@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -48,8 +49,8 @@ type Table struct {
 	nodes      map[sdk.NodeID]*node
 	past       map[sdk.NodeID]left
 	pins       map[sdk.NodeID]int
-	denied     map[sdk.NodeID]bool
-	generation uint64 // how often it was cleared
+	denied     map[sdk.NodeID]sdk.CellName // and what they call themselves; "" is not known
+	generation uint64                      // how often it was cleared
 	sources    map[string]*source
 	foreign    foreign
 
@@ -119,7 +120,9 @@ func (t *Table) see(s sighting, a *Announcement) Verdict {
 		return VerdictSelf
 	case a.Generation != t.generation:
 		return VerdictOld
-	case t.denied[a.Node]:
+	}
+	if _, out := t.denied[a.Node]; out {
+		t.denied[a.Node] = a.Name
 		return VerdictDenied
 	}
 	n := t.nodes[a.Node]
@@ -315,13 +318,23 @@ func (t *Table) pin(id sdk.NodeID, by int) {
 func (t *Table) Deny(ids []sdk.NodeID) {
 	now := t.lock()
 	defer t.mu.Unlock()
-	t.denied = make(map[sdk.NodeID]bool, len(ids))
+	before := t.denied
+	t.denied = make(map[sdk.NodeID]sdk.CellName, len(ids))
 	for _, id := range ids {
-		t.denied[id] = true
+		t.denied[id] = before[id]
 		if n := t.nodes[id]; n != nil {
+			t.denied[id] = n.name
 			t.remove(n, now)
 		}
 	}
+}
+
+// Denied returns the nodes that are kept out, and what they call themselves as
+// far as that was heard.
+func (t *Table) Denied() map[sdk.NodeID]sdk.CellName {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.denied)
 }
 
 // Clear takes out all members, for another mesh. Whoever is of that, too, is in

@@ -169,6 +169,12 @@ func (p *Prober) findNode(name string) (string, error) {
 			found = append(found, string(r.Node))
 		}
 	}
+	for id, called := range p.opt.Peers.Denied() { // their rows are gone
+		if called != "" && string(called) == name || len(name) >= minPrefix && strings.HasPrefix(string(id), name) {
+			found = append(found, string(id))
+		}
+	}
+	slices.Sort(found)
 	switch len(found) {
 	case 0:
 		return "", sdk.Errorf(sdk.CodeNotFound, "find node %.80q: nobody of that name or id was seen", name)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cellkernel/cellkernel/kernel/admin"
 	"github.com/cellkernel/cellkernel/kernel/golgi"
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -21,10 +22,10 @@ func (p *Prober) reachable(name, at string) error {
 		return nil
 	}
 	if err == nil && p.opt.Denied(id) {
-		return sdk.Errorf(sdk.CodeDenied, "ping %q: node %s is on the deny list of this mesh", name, id.Short())
+		return admin.WithCause(sdk.Errorf(sdk.CodeDenied, "ping %q: node %s is on the deny list of this mesh", name, id.Short()), admin.CauseKeptOut)
 	}
 	if g, cells := p.opt.Running(); !g.NeedsNetwork(cells) {
-		return sdk.Errorf(sdk.CodeUnavailable, "ping %q: %s", name, noNetwork)
+		return admin.WithCause(sdk.Errorf(sdk.CodeUnavailable, "ping %q: %s", name, noNetwork), admin.CauseNoNetwork)
 	}
 	if err != nil {
 		return nil // an address: it is for dialling to say
@@ -32,6 +33,8 @@ func (p *Prober) reachable(name, at string) error {
 	for _, r := range p.opt.Peers.Nodes() {
 		switch {
 		case r.Node != id:
+		case len(r.Addrs) == 0 && len(r.Cells) == 0:
+			return admin.WithCause(sdk.Errorf(sdk.CodeUnavailable, "ping %q: node %s is %s: none of its cells listens for other machines", name, id.Short(), r.State), admin.CauseNotListening)
 		case len(r.Addrs) == 0:
 			return sdk.Errorf(sdk.CodeUnavailable, "ping %q: node %s is %s: it has no address that can be dialled", name, id.Short(), r.State)
 		default:
@@ -57,15 +60,21 @@ func (p *Prober) why(ctx context.Context, name, at string, was error) error {
 	if len(causes) == 0 {
 		return sdk.Errorf(unreachable(was), "ping %q: %v", name, was)
 	}
+	if !slices.ContainsFunc(causes, spoken) && spoken(was) {
+		causes = []error{was} // what was told once says more than silence since
+	}
 	said := causes[0]
 	for _, want := range []sdk.Code{sdk.CodeDenied, sdk.CodeUnavailable, sdk.CodeOverloaded} {
-		if i := slices.IndexFunc(causes, func(e error) bool { return unavailableCode(e) == want && sdk.CodeOf(e) != sdk.CodeDeadline }); i >= 0 {
+		if i := slices.IndexFunc(causes, func(e error) bool { return unavailableCode(e) == want && spoken(e) }); i >= 0 {
 			said = causes[i]
 			break
 		}
 	}
 	return sdk.Errorf(unavailableCode(said), "ping %q: %v", name, said)
 }
+
+// spoken reports whether an error is more than silence.
+func spoken(err error) bool { return sdk.CodeOf(err) != sdk.CodeDeadline }
 
 // troubles lists what went wrong with the endpoints of one name; nothing, if
 // one of them can be reached.

@@ -247,6 +247,7 @@ func TestDeniedNodesAreCutOff(t *testing.T) {
 	})
 	denied("still cut off")
 	contains(t, n.want(2, "deny", string(n.id().NodeID)).err, "it is this node")
+	contains(t, n.want(2, "deny", n.id().Node).err, "it is this node")
 	n.want(4, "deny", "nobody")
 	n.want(2, "deny", "No Name")
 	n.want(2, "deny")

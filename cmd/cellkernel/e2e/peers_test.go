@@ -173,6 +173,17 @@ func (a *node) swappedThereAndBack(own, other string) {
 	}
 }
 
+// deniedByName denies and pings the node bee by its name.
+func (a *node) deniedByName(b *node) {
+	a.t.Helper()
+	bee := string(b.id().NodeID)
+	a.want(0, "deny", "bee")
+	contains(a.t, a.want(6, "ping", "bee").err, "node "+bee[:8]+" is on the deny list of this mesh", "undeny")
+	if got := a.want(0, "undeny", bee).out; got != "node "+bee+" is not denied any more\n" {
+		a.t.Errorf("undeny: got %q", got)
+	}
+}
+
 func TestALighthouseShowsNodesToEachOther(t *testing.T) {
 	t.Parallel()
 	home, light := newMesh(t), freeDoor(t)
@@ -212,12 +223,17 @@ axons = { store = "axon://store", none = "axon://nobody" }
 	contains(t, a.want(6, "explain", "store", "--from", "thief").out, "denied: ", "allow list")
 	contains(t, a.want(5, "explain", "none", "--from", "thief").out, `nobody who is known serves "none"`)
 	a.swappedThereAndBack("lighthouse", "spare")
+	contains(t, b.want(5, "ping", "ant").err, "none of its cells listens for other machines", "hint: give a cell listen = true in the genome.toml of that node")
+	if r := b.want(0, "peers"); !regexp.MustCompile(`(?m)^\S+ +ant +verified .* - +(lighthouse|-)$`).MatchString(r.out) {
+		t.Errorf("an address of ant, which can not be dialled, in\n%s", r.out)
+	}
 	contains(t, a.want(0, "status").out, "finds others by lighthouse")
 	var text strings.Builder
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	scrape(ctx, t, a, &text)
 	contains(t, text.String(), `cellkernel_peers{state="verified"} 1`, `cellkernel_announcements_total{verdict="new"} 1`, `cellkernel_discovery_up{discovery="lighthouse"} 1`)
+	a.deniedByName(b)
 }
 
 // scrape reads the metrics from the admin socket.
