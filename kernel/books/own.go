@@ -10,6 +10,7 @@ import (
 const (
 	MaxBelieved    = 256                    // cores
 	maxInterval    = 250 * time.Millisecond // between receipts
+	maxRTT         = 250 * time.Millisecond // from a proposal to its signature
 	maxAccumulated = time.Hour              // of all cores, for which a claim may come late
 )
 
@@ -25,6 +26,14 @@ type Own struct {
 
 func (o Own) called(j Job) bool { return o.Calls[Pair{j.From, j.Cell}] > 0 }
 
+// begun sums all calls up.
+func (o Own) begun() (n uint64) {
+	for _, calls := range o.Calls {
+		n += calls
+	}
+	return n
+}
+
 // An Allowance is how much CPU time a payee can have used at most by what the
 // payer knows itself: so many cores, while a call was in flight. It outlives
 // sessions, so that a payee that begins a new one is allowed nothing anew. The
@@ -39,8 +48,18 @@ type Allowance struct {
 	trust  sdk.ATP // CPU time, whoever is said to have called
 	left   sdk.ATP // CPU time, of pairs that have called
 	busy   time.Duration
-	begun  bool // trust was given
-	called bool // so was Least, with the first call
+	calls  uint64 // that had been begun before
+	begun  bool   // trust was given
+	called bool   // so was Least, with the first call
+}
+
+// NewAllowance allows for what is done from now on, of which a payer knows own
+// already: what is in own may have been signed for. before is whether the book
+// knows the payee. It is of an earlier life of the payer's kernel if this one has
+// called nothing there.
+func NewAllowance(own Own, before bool) Allowance {
+	calls := own.begun()
+	return Allowance{Before: before && calls == 0, busy: own.Busy, calls: calls}
 }
 
 // begin takes what the payee says of itself.
@@ -60,7 +79,7 @@ func (a *Allowance) grow(own Own) {
 		a.left += grown + grown/50
 	}
 	a.busy = own.Busy
-	if len(own.Calls) > 0 && !a.called {
+	if own.begun() > a.calls && !a.called {
 		a.called = true
 		a.left += Least
 	}

@@ -115,7 +115,7 @@ func (p *Payer) Welcome(w Welcome, now time.Time) (Step, error) {
 	}
 	p.terms, p.met, p.first = w.Terms, true, true
 	p.session = session(p.Nonce, w.Nonce)
-	p.allowed.begin(int(w.Cores), p.Bound())
+	p.allowed.begin(int(w.Cores), p.bound(maxRTT)) // what it went by is not known here
 	return Step{}, nil
 }
 
@@ -127,13 +127,25 @@ func (p *Payer) Covers(m Proposal, own Own) bool {
 }
 
 // Missing is what would have to be reserved in addition for a proposal to be
-// judged by everything else. It is nothing for one that is not covered.
-func (p *Payer) Missing(m Proposal, reserved sdk.ATP, own Own) sdk.ATP {
+// signed. It is nothing for one that would not be signed even then.
+func (p *Payer) Missing(m Proposal, reserved sdk.ATP, own Own, now time.Time) sdk.ATP {
 	last := &p.state.last
-	if m.compare(&last.Receipt) <= 0 || m.Amount > MaxAmount || !p.Covers(m, own) {
+	if m.compare(&last.Receipt) <= 0 || m.Amount > MaxAmount || m.Amount-last.Amount <= reserved ||
+		p.authentic(&m) != nil || p.judge(&m, MaxAmount, own, now) != nil {
 		return 0
 	}
-	return max(0, m.Amount-last.Amount-reserved)
+	return m.Amount - last.Amount - reserved
+}
+
+// authentic says why a proposal is not one of the payee to this payer.
+func (p *Payer) authentic(m *Proposal) error {
+	if !p.met || !p.terms.Charges {
+		return sdk.Errorf(sdk.CodeInvalid, "receipt %d.%d before the terms", m.Epoch, m.Seq)
+	}
+	if m.Payer != p.Signer.Node() || m.Payee != p.Peer || !m.signedBy(m.Payee, m.PayeeSig) {
+		return sdk.Errorf(sdk.CodeDenied, "receipt %d.%d is not of node %s, or its signature does not hold", m.Epoch, m.Seq, p.Peer.Short())
+	}
+	return nil
 }
 
 // caught makes what ends a relation. A proof that is also one against this
@@ -154,9 +166,11 @@ func (p *Payer) Terms() (Terms, bool) { return p.terms, p.met }
 
 // Bound is how much the payee may have done at any time without a signature, as
 // far as it is believed.
-func (p *Payer) Bound() sdk.ATP {
+func (p *Payer) Bound() sdk.ATP { return p.bound(p.RTT) }
+
+func (p *Payer) bound(rtt time.Duration) sdk.ATP {
 	interval := min(time.Duration(p.terms.Interval)*time.Millisecond, maxInterval)
-	return Bound(min(int(p.terms.Cores), MaxBelieved), interval, p.RTT)
+	return Bound(min(int(p.terms.Cores), MaxBelieved), interval, rtt)
 }
 
 // Granted is the limit that reserved, what the book has set aside, comes to.
@@ -167,11 +181,8 @@ func (p *Payer) Granted(reserved sdk.ATP) Grant { return Grant{p.state.last.Amou
 // has set aside for this payee, own what the payer knows itself of the work.
 func (p *Payer) Propose(m Proposal, reserved sdk.ATP, own Own, now time.Time) (Step, error) {
 	last := &p.state.last
-	if !p.met || !p.terms.Charges {
-		return Step{}, sdk.Errorf(sdk.CodeInvalid, "receipt %d.%d before the terms", m.Epoch, m.Seq)
-	}
-	if m.Payer != p.Signer.Node() || m.Payee != p.Peer || !m.signedBy(m.Payee, m.PayeeSig) {
-		return Step{}, sdk.Errorf(sdk.CodeDenied, "receipt %d.%d is not of node %s, or its signature does not hold", m.Epoch, m.Seq, p.Peer.Short())
+	if err := p.authentic(&m); err != nil {
+		return Step{}, err
 	}
 	if m.compare(&last.Receipt) == 0 {
 		if m.Receipt != last.Receipt {

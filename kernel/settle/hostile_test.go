@@ -206,7 +206,7 @@ func TestThiefAndARestart(t *testing.T) {
 			of.ask = 1 << 40
 			visit(t, c, of, 600, 0)
 			took := stolen(c, of) - before
-			bound := sdk.ATP(8 * 10 * 100_000 * (0.25 + 2*0.02 + 0.05)) // the exposure of 8 cores at the longest interval that is believed
+			bound := sdk.ATP(8 * 10 * 100_000 * (0.25 + 2*0.25 + 0.05)) // the exposure of 8 cores at the longest interval and round trip that are believed
 			t.Logf("in life %d, without a call, it took %s, the bound is %s", life+2, took, bound)
 			if took > bound {
 				t.Errorf("took %s, the bound is %s", took, bound)

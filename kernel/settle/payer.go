@@ -388,7 +388,7 @@ func (p *payerSession) hear(ctx context.Context, m books.Message) error {
 	}
 	// Work that ran on while this kernel was stopped may be more than was set
 	// aside: it is paid all the same, as far as the rest of the judgement goes.
-	if more := p.payer.Missing(o, p.c.reserved(), own); more > 0 {
+	if more := p.payer.Missing(o, p.c.reserved(), own, time.Now()); more > 0 {
 		if _, err := p.c.s.book.do(ctx, newID(), books.Reserve{Peer: p.c.node, Amount: more, Limit: p.c.s.opt.Debt}); err != nil {
 			return p.verdict(err)
 		}

@@ -28,10 +28,12 @@ func (s *Settle) trust(n sdk.NodeID) (*trust, error) {
 	t := s.trusts[n]
 	s.mu.Unlock()
 	if t == nil {
-		t = &trust{}
-		if err := s.book.view(func(b *books.Book) { t.allowed.Before = b.Knows(n) }); err != nil {
+		before := false
+		if err := s.book.view(func(b *books.Book) { before = b.Knows(n) }); err != nil {
 			return nil, err
 		}
+		own, _ := s.opt.Nodes.Own(n)
+		t = &trust{allowed: books.NewAllowance(own, before)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,8 +44,8 @@ func (s *Settle) trust(n sdk.NodeID) (*trust, error) {
 
 // forget drops what is not needed any more: donors that were not called for a
 // day, who has used this node and owes nothing, and who has used it without any
-// session and does not come. By then the counters of cells
-// that a donor is held against are forgotten, too.
+// session and does not come. A donor that is called again begins with what cells
+// have counted by then.
 func (s *Settle) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
