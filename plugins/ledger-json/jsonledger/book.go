@@ -87,12 +87,17 @@ func (b *book) load(ctx context.Context, s *segment) error {
 	if err := s.load(ctx, b.dir); err != nil {
 		return err
 	}
+	b.keep(s)
+	return nil
+}
+
+// keep notes that the ids of s are in memory. For it, the oldest are forgotten.
+func (b *book) keep(s *segment) {
 	b.loaded = append(b.loaded, s)
 	if len(b.loaded) > maxLoaded {
 		b.loaded[0].ids = nil
 		b.loaded = b.loaded[1:]
 	}
-	return nil
 }
 
 // sums returns what the accounts of batch come to behind it.
@@ -186,7 +191,7 @@ func (b *book) use(s *segment, f file) error {
 	old := b.active
 	b.segments, b.active = append(b.segments, s), f
 	if s.ids != nil {
-		b.loaded = append(b.loaded, s)
+		b.keep(s)
 	}
 	return old.Close()
 }
