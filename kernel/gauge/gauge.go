@@ -37,7 +37,8 @@ type Options struct {
 	// Below is the directory in which cgroups of cells may be, empty for none.
 	Below string
 	// Reading is called before meters are read, and what it returns when the
-	// charges that came of it were taken. nil for nobody.
+	// charges that came of it are on bills: until then they count as use that
+	// nobody was told of. nil for nobody.
 	Reading func() (taken func())
 	// Note tells people something. nil for nobody.
 	Note func(string)
@@ -59,7 +60,7 @@ type Gauge struct {
 	noted  map[string]bool
 	totals map[pair]sdk.ATP
 	owed   map[entry]*meter.Charge // not taken yet
-	taken  func()                  // of the last reading; nil when they were
+	taken  func()                  // of the last reading; nil when Charges gave it away
 }
 
 // A life is a process from its placement to its last reading.

@@ -78,13 +78,14 @@ type bench struct {
 	gauge   *gauge.Gauge
 	billing *fake
 	charges []meter.Charge
+	billed  int
 	own     time.Duration
 	end     func()
 }
 
 func newBench(t *testing.T) *bench {
 	b := &bench{billing: &fake{}}
-	b.gauge = gauge.New(gauge.Options{Billing: b.billing})
+	b.gauge = gauge.New(gauge.Options{Billing: b.billing, Reading: func() func() { return func() { b.billed++ } }})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); b.gauge.Run(ctx) }()
@@ -100,7 +101,9 @@ func (b *bench) work(cpu time.Duration) {
 }
 
 func (b *bench) charged(source string) (sum sdk.ATP) {
-	b.charges = append(b.charges, b.gauge.Charges()...)
+	list, taken := b.gauge.Charges()
+	taken()
+	b.charges = append(b.charges, list...)
 	for _, c := range b.charges {
 		if c.Source == source {
 			sum += c.CPU
@@ -122,6 +125,29 @@ func TestWhoIsCountedIsReadAndCharged(t *testing.T) {
 		if l := b.gauge.Totals(); len(l) != 1 || l[0] != (gauge.Total{Node: "far", From: "a", Cell: "worker", CPU: 40_000}) {
 			t.Errorf("totals %+v", l)
 		}
+	})
+}
+
+// That charges are on bills is told by whoever puts them there, once.
+func TestChargesAreBilledWhenTheirTakerSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.billing.set(func() { b.billing.cpu = 40 * time.Millisecond })
+		b.work(40 * time.Millisecond)
+		time.Sleep(time.Second)
+		list, taken := b.gauge.Charges()
+		if len(list) != 1 || b.billed != 0 {
+			t.Errorf("%d charges, billed %d times before they were", len(list), b.billed)
+		}
+		_, none := b.gauge.Charges()
+		none()
+		if b.billed != 0 {
+			t.Error("who was given nothing says that it is billed")
+		}
+		if taken(); b.billed != 1 {
+			t.Errorf("billed %d times, want once", b.billed)
+		}
+		b.end()
 	})
 }
 

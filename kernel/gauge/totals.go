@@ -68,19 +68,19 @@ func (g *Gauge) Totals() []Total {
 	return list
 }
 
-// Charges returns what callers have used since it was called last.
-func (g *Gauge) Charges() []meter.Charge {
+// Charges returns what callers have used since it was called last. taken is to be
+// called when that is on their bills: see [Options.Reading].
+func (g *Gauge) Charges() (list []meter.Charge, taken func()) {
 	g.mu.Lock()
-	list := make([]meter.Charge, 0, len(g.owed))
+	defer g.mu.Unlock()
+	list = make([]meter.Charge, 0, len(g.owed))
 	for _, c := range g.owed {
 		list = append(list, *c)
 	}
 	clear(g.owed)
-	taken := g.taken
-	g.taken = nil
-	g.mu.Unlock()
-	if taken != nil { // who counts calls this package, so not under mu
-		taken()
+	taken, g.taken = g.taken, nil
+	if taken == nil {
+		taken = func() {}
 	}
-	return list
+	return list, taken
 }

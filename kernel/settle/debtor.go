@@ -57,9 +57,11 @@ func (s *Settle) debtor(n sdk.NodeID) *debtor {
 	return s.debtors[n]
 }
 
-// collect takes what was used since the last time.
+// collect takes what was used since the last time. A lease that is made meanwhile
+// may count it twice, as open and as not billed, but never as neither.
 func (s *Settle) collect() {
-	charges := s.opt.Meter.Charges()
+	charges, taken := s.opt.Meter.Charges()
+	defer taken() // behind mu: it takes a lock of its own
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	price := s.opt.Price

@@ -280,8 +280,10 @@ type worker struct {
 	mu     sync.Mutex
 	leases map[sdk.NodeID]lease
 	open   []meter.Charge
-	used   sdk.ATP // for others, in all
-	lost   sdk.ATP // that a crash has taken out of the meter
+	read   []meter.Charge       // that were given away, and are not on a bill
+	billed func([]meter.Charge) // told what is on bills now
+	used   sdk.ATP              // for others, in all
+	lost   sdk.ATP              // that a crash has taken out of the meter
 }
 
 type lease struct {
@@ -290,23 +292,38 @@ type lease struct {
 	why   string
 }
 
-func (w *worker) Charges() []meter.Charge {
+func (w *worker) Charges() ([]meter.Charge, func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list := w.open
-	w.open = nil
-	return list
+	w.open, w.read = nil, list
+	return list, func() {
+		w.mu.Lock()
+		w.read = nil
+		billed := w.billed
+		w.mu.Unlock()
+		if billed != nil {
+			billed(list)
+		}
+	}
 }
 
 func (w *worker) Lease(n sdk.NodeID, cpu sdk.ATP, until time.Time, why string, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, c := range w.open { // since the meter was read
+	for _, c := range slices.Concat(w.open, w.read) { // what is on no bill yet
 		if c.Node == n {
 			cpu = max(cpu-c.CPU, 0)
 		}
 	}
 	w.leases[n] = lease{cpu, until, why}
+}
+
+// bill has f told what is on bills from now on.
+func (w *worker) bill(f func([]meter.Charge)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.billed = f
 }
 
 func (w *worker) lease(n sdk.NodeID) lease {
@@ -328,7 +345,7 @@ func (w *worker) forget() {
 	for _, c := range w.open {
 		w.lost += c.CPU
 	}
-	w.open, w.leases = nil, make(map[sdk.NodeID]lease)
+	w.open, w.read, w.leases = nil, nil, make(map[sdk.NodeID]lease)
 }
 
 // asked is what the cells of a client call.

@@ -44,8 +44,11 @@ type Options struct {
 	Broken   func(error)       // told that nothing is booked any more, and why
 }
 
-// A Meter says what was used since it was asked last.
-type Meter interface{ Charges() []meter.Charge }
+// A Meter says what was used since it was asked last. taken is called when that is
+// on the bills of the debtors: until then leases count it as use that is on none.
+type Meter interface {
+	Charges() (list []meter.Charge, taken func())
+}
 
 // Cells are the processes that work for others.
 type Cells interface {
@@ -74,7 +77,7 @@ type Nodes interface {
 // idle is a meter that measures nothing, and nobody to tell.
 type idle struct{}
 
-func (idle) Charges() []meter.Charge                            { return nil }
+func (idle) Charges() ([]meter.Charge, func())                  { return nil, func() {} }
 func (idle) Lease(sdk.NodeID, sdk.ATP, time.Time, string, bool) {}
 
 // A Stream carries slips to the kernel of another node and back.
@@ -193,7 +196,8 @@ func (s *Settle) serveFree(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			s.opt.Meter.Charges()
+			_, taken := s.opt.Meter.Charges()
+			taken()
 		case <-ctx.Done():
 			return
 		}

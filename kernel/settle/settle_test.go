@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cellkernel/cellkernel/kernel/books"
+	"github.com/cellkernel/cellkernel/kernel/meter"
 	"github.com/cellkernel/cellkernel/kernel/settle"
 	"github.com/cellkernel/cellkernel/sdk"
 )
@@ -366,6 +367,34 @@ func TestGroupCommit(t *testing.T) {
 			t.Errorf("%d records in %d appends", h.disk.size(), h.disk.appends)
 		}
 		h.end()
+	})
+}
+
+// Cells are not told that use is on a bill before it is: a lease that is made in
+// between would let it be done twice.
+func TestUseIsBilledBeforeItCountsAsThat(t *testing.T) {
+	two(t, settle.Options{}, settle.Options{}, func(t *testing.T, c, d *host) {
+		ensure(t, c, d)
+		d.work.burn(c.Node(), 100*time.Millisecond)
+		agree(t, c, d)
+		c.end() // so what is open stays that
+		var told, open sdk.ATP
+		d.work.bill(func(list []meter.Charge) {
+			for _, l := range list {
+				told += l.CPU
+			}
+			open = d.with(c).Open
+			if open != told {
+				t.Errorf("%s is said to be on a bill, %s is", told, open)
+			}
+		})
+		d.work.runOn(c.Node(), 50*time.Millisecond)
+		time.Sleep(2 * time.Second)
+		d.work.bill(nil)
+		if open == 0 {
+			t.Error("nobody was told that anything is on a bill")
+		}
+		c.start()
 	})
 }
 
