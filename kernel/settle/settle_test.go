@@ -391,6 +391,7 @@ func TestUseIsBilledBeforeItCountsAsThat(t *testing.T) {
 		d.work.runOn(c.Node(), 50*time.Millisecond)
 		time.Sleep(2 * time.Second)
 		d.work.bill(nil)
+		synctest.Wait()
 		if open == 0 {
 			t.Error("nobody was told that anything is on a bill")
 		}
