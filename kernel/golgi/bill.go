@@ -80,6 +80,26 @@ func (s *share) look(used int64) {
 	s.seen = used
 }
 
+// A usage is what the calls of other nodes have used, in ns of weight, by node.
+type usage struct {
+	used   map[sdk.NodeID]int64
+	billed map[sdk.NodeID]int64 // of that, what is on a bill
+}
+
+func newUsage() *usage { return &usage{used: make(map[sdk.NodeID]int64)} }
+
+// unbilled is what a node has used that is on no bill.
+func (u *usage) unbilled(node sdk.NodeID) int64 { return max(0, u.used[node]-u.billed[node]) }
+
+// inherit takes over what is on no bill of a process that is gone.
+func (u *usage) inherit(of *usage) {
+	for node := range of.used {
+		if n := of.unbilled(node); n > 0 {
+			u.used[node] += n
+		}
+	}
+}
+
 // Lease says how much more CPU the calls of another node may use of the cells
 // of this one, all together, and until when new calls are taken. It replaces
 // what was said before. The cells see to it themselves, also while this kernel
@@ -103,17 +123,22 @@ func (g *Golgi) Reading() (billed func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.metered = true
-	at := make(map[*seat]map[sdk.NodeID]int64)
+	at := map[*usage]map[sdk.NodeID]int64{g.gone: maps.Clone(g.gone.used)}
 	for s := range g.seats {
 		if len(s.used) > 0 {
-			at[s] = maps.Clone(s.used)
+			at[s.usage] = maps.Clone(s.used)
 		}
 	}
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		for s, used := range at {
-			s.billed = used
+		for u, used := range at {
+			u.billed = used
+		}
+		// Who has gone since the reading counts until the next one. A reading
+		// that has begun meanwhile has the old one, of which nothing is left.
+		if maps.Equal(g.gone.used, g.gone.billed) {
+			g.gone = newUsage()
 		}
 	}
 }
@@ -153,11 +178,11 @@ func (g *Golgi) sendLeases(node sdk.NodeID) {
 		return
 	}
 	left := min(int64(grant.cpu), math.MaxInt64/1000/4) * 1000 // µs → ns
+	if g.metered {                                             // else nothing is charged here
+		left -= g.unbilled(node)
+	}
 	recent := int64(0)
 	for s := range g.seats {
-		if g.metered { // else nothing is charged here
-			left -= max(0, s.used[node]-s.billed[node])
-		}
 		if serving[s] {
 			recent += s.share(node)
 		}
@@ -176,6 +201,16 @@ func (g *Golgi) sendLeases(node sdk.NodeID) {
 		}
 		s.putLease(lease)
 	}
+}
+
+// unbilled is what a node has used of all processes, also of those that are
+// gone, that is on no bill. The caller holds mu.
+func (g *Golgi) unbilled(node sdk.NodeID) int64 {
+	sum := g.gone.unbilled(node)
+	for s := range g.seats {
+		sum += s.unbilled(node)
+	}
+	return sum
 }
 
 // share returns what a process has used for a node lately. The caller holds

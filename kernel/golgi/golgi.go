@@ -128,6 +128,7 @@ type Golgi struct {
 	from     map[sdk.NodeID]int         // the same by node
 	dropped  chan struct{}              // closed and replaced when a link is over
 	leases   map[sdk.NodeID]grant
+	gone     *usage // of processes that have ended, what was on no bill then
 	owns     map[sdk.NodeID]*own
 }
 
@@ -185,7 +186,7 @@ func New(opt Options) *Golgi {
 		byName: make(map[sdk.CellName]map[*seat]struct{}), tokens: make(map[string]*ticket),
 		links: make(map[uint64]*link), past: make(map[pair]channel.LinkStats),
 		partners: make(map[sdk.NodeID]time.Time), dropped: make(chan struct{}), from: make(map[sdk.NodeID]int), leases: make(map[sdk.NodeID]grant),
-		owns: make(map[sdk.NodeID]*own),
+		gone: newUsage(), owns: make(map[sdk.NodeID]*own),
 	}
 	g.wg.Go(g.pingAll)
 	return g

@@ -35,8 +35,7 @@ type seat struct {
 	served       int                          // links it answers
 	callsCounted bool                         // it says what it calls of other nodes
 	pings        int                          // unanswered
-	used         map[sdk.NodeID]int64         // ns of weight, by who called
-	billed       map[sdk.NodeID]int64         // of that, what is on a bill
+	*usage                                    // by other nodes; nil of a stand-in, which serves nobody
 	shares       map[sdk.NodeID]*share        // of what a node may use of all
 	grants       map[sdk.NodeID]channel.Lease // that wait to be sent
 }
@@ -64,7 +63,7 @@ func (g *Golgi) newSeat(id Replica, w channel.Welcome, ch *channel.Conn) *seat {
 	return &seat{
 		g: g, id: id, ch: ch, welcome: w, serves: true, out: make(chan queued, seatQueue),
 		drained: make(chan struct{}), needs: make(map[sdk.CellName]bool), news: make(map[sdk.CellName]channel.Message),
-		used: make(map[sdk.NodeID]int64), shares: make(map[sdk.NodeID]*share), grants: make(map[sdk.NodeID]channel.Lease),
+		usage: newUsage(), shares: make(map[sdk.NodeID]*share), grants: make(map[sdk.NodeID]channel.Lease),
 	}
 }
 
@@ -304,6 +303,7 @@ func (g *Golgi) leave(s *seat) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.seats, s)
+	g.gone.inherit(s.usage)
 	g.unlist(s)
 	for _, l := range g.links {
 		if l.to == s || l.caller == s && l.foreign != nil {

@@ -64,3 +64,50 @@ func TestWhoWorksGetsMostOfALease(t *testing.T) {
 		delete(g.seats, seats[i])
 	}
 }
+
+// What a process used and is on no bill counts also when it has ended, until it
+// is on one: of a reading that began before the end it is not.
+func TestUseOfAProcessThatHasEndedCountsUntilItIsBilled(t *testing.T) {
+	const node, room, part = sdk.NodeID("far"), 8 * sdk.OneATP, int64(sdk.OneATP) * 1000
+	g := New(Options{})
+	defer g.Close()
+	var seats []*seat
+	for i := range 3 {
+		s := g.newSeat(Replica{Cell: "worker", Index: i + 1}, channel.Welcome{}, nil)
+		g.seats[s], seats = struct{}{}, append(seats, s)
+	}
+	stays := seats[2]
+	g.links[0] = &link{to: stays, foreign: &foreign{node: node, admitted: true}}
+	want := func(when string, gone int64) {
+		t.Helper()
+		g.Lease(node, room, time.Now().Add(time.Second), "", true)
+		if got := stays.grants[node].LimitNS - stays.used[node]; got != 8*part-gone*part {
+			t.Errorf("%s: %d of %d are left, want all but %d", when, got, 8*part, gone*part)
+		}
+	}
+	g.Reading()()
+	want("before anybody worked", 0)
+	seats[0].used[node] = 3 * part
+	g.Reading()() // 3 are on a bill
+	seats[0].used[node] += 2 * part
+	first := g.Reading() // these 2 will be
+	seats[1].used[node] = part
+	g.leave(seats[1])
+	want("one that had used 1 has ended", 3)
+	second := g.Reading()
+	first()
+	want("what the other used is on a bill", 1)
+	seats[0].used[node] += part
+	g.leave(seats[0])
+	want("it has ended, too, when it had used 1 more", 2)
+	second()
+	want("what the first used is on a bill", 1)
+	third := g.Reading()
+	third()
+	want("all is", 0)
+	if third(); len(g.gone.used) != 0 {
+		t.Errorf("%v is kept of who is gone", g.gone.used)
+	}
+	delete(g.links, 0)
+	delete(g.seats, stays)
+}
