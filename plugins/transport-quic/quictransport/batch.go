@@ -114,7 +114,7 @@ func (b *batch) read() error {
 		if b.errno == unix.EBADF || again == batchAgain {
 			return os.NewSyscallError("recvmmsg", b.errno)
 		}
-		time.Sleep(time.Millisecond) // it was no packet that woke us
+		<-time.After(time.Millisecond) // it was no packet that woke us
 	}
 }
 

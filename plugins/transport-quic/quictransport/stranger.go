@@ -15,9 +15,11 @@ const (
 	// refusal is more than the kernel writes to a link that it refuses, and
 	// less than any link that it accepts carries.
 	refusal = 256
-	// strangerHolds is what one unproved connection may make us keep. Its
-	// handshake and the headers of 100 links are half of it.
-	strangerHolds = 64 << 10
+	// strangerHolds is what one unproved connection may make us keep: twice
+	// the largest window of a stream. Whoever sends as fast as it may, on one
+	// link and before anything is written to it, is within that, however late
+	// it is read.
+	strangerHolds = 512 << 10
 	// strangersHold is what all unproved connections may make us keep.
 	strangersHold = 4 << 20
 	watchEvery    = 10 * time.Millisecond
