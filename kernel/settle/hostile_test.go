@@ -3,6 +3,7 @@ package settle_test
 import (
 	"crypto/sha256"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,8 @@ type thief struct {
 	key
 	cores    uint16
 	interval uint16
+
+	mu       sync.Mutex   // guards all below; a session gives it up where it waits
 	cell     sdk.CellName // that it says was called
 	last     books.Signed // signed by both
 	ask      sdk.ATP
@@ -29,6 +32,8 @@ type thief struct {
 
 // serve holds one session.
 func (f *thief) serve(p *pipe) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.sessions++
 	m, err := f.hear(p)
 	if err != nil {
@@ -71,7 +76,7 @@ func (f *thief) serve(p *pipe) error {
 // claims asks until it is refused.
 func (f *thief) claims(p *pipe, epoch uint64, session [32]byte) error {
 	for {
-		time.Sleep(10 * time.Millisecond)
+		f.pause(func() { time.Sleep(10 * time.Millisecond) })
 		jobs := []books.Job{books.NewJob(books.Job{From: "asker", Cell: f.cell, Method: "Work.Do", Calls: 1, CPU: f.ask, Source: "none"}, books.PriceOne)}
 		r := books.Receipt{
 			Mesh: [32]byte{7}, Payer: p.peer, Payee: f.Node(), Epoch: epoch, Seq: f.last.Seq + 1, CPU: f.last.CPU + f.ask,
@@ -102,14 +107,33 @@ func (f *thief) claims(p *pipe, epoch uint64, session [32]byte) error {
 	}
 }
 
-func (f *thief) say(p *pipe, m books.Message) error { return p.Send(&node.Slip{Body: books.Encode(m)}) }
+// pause waits for something. The caller holds mu before and after.
+func (f *thief) pause(wait func()) {
+	f.mu.Unlock()
+	defer f.mu.Lock()
+	wait()
+}
+
+func (f *thief) say(p *pipe, m books.Message) (err error) {
+	f.pause(func() { err = p.Send(&node.Slip{Body: books.Encode(m)}) })
+	return err
+}
 
 func (f *thief) hear(p *pipe) (books.Message, error) {
-	in, err := p.Recv()
+	var in *node.Slip
+	var err error
+	f.pause(func() { in, err = p.Recv() })
 	if err != nil {
 		return nil, err
 	}
 	return books.ParseMessage(in.Body)
+}
+
+// wants changes what it asks for next.
+func (f *thief) wants(cell sdk.CellName, cpu sdk.ATP) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cell, f.ask = cell, cpu
 }
 
 // rob has a client in a bubble of its own time meet a thief, and f do what the
@@ -152,6 +176,8 @@ func TestIdleClientPaysNothing(t *testing.T) {
 	rob(t, books.MaxCores, func(t *testing.T, c *host, of *thief) {
 		visit(t, c, of, 1200, 0)
 		took := stolen(c, of)
+		of.mu.Lock()
+		defer of.mu.Unlock()
 		t.Logf("of an idle client it took %s in 20 min and %d sessions, the bound is 0 ATP; it was told %q", took, of.sessions, of.refused)
 		if took != 0 || of.sessions < 10 {
 			t.Errorf("took %s in %d sessions", took, of.sessions)
@@ -172,7 +198,7 @@ func TestThiefThatIsCalled(t *testing.T) {
 		rob(t, cores, func(t *testing.T, c *host, of *thief) {
 			visit(t, c, of, 60, 50*time.Millisecond)
 			visit(t, c, of, 600, 0)
-			of.ask = 1
+			of.wants(of.cell, 1)
 			visit(t, c, of, 60, 0)
 			took, own := stolen(c, of), c.calls.own
 			bound := 10*100_000 + sdk.ATP(float64(min(cores, 256))*own.Busy.Seconds()*1e6*1.02) // as docs/billing.md says
@@ -180,9 +206,10 @@ func TestThiefThatIsCalled(t *testing.T) {
 			if took > bound || took < bound/2 {
 				t.Errorf("took %s, the bound is %s", took, bound)
 			}
-			of.cell = "other"
+			of.wants("other", 1)
 			visit(t, c, of, 10, 0) // what it has asked for before is answered
-			took, of.ask = stolen(c, of), 1<<30
+			took = stolen(c, of)
+			of.wants("other", 1<<30)
 			visit(t, c, of, 120, 50*time.Millisecond)
 			if more := stolen(c, of) - took; more != 0 {
 				t.Errorf("for a cell that was not called it took %s", more)
@@ -203,7 +230,7 @@ func TestThiefAndARestart(t *testing.T) {
 			if err := c.settle.Opened(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			of.ask = 1 << 40
+			of.wants(of.cell, 1<<40)
 			visit(t, c, of, 600, 0)
 			took := stolen(c, of) - before
 			bound := sdk.ATP(8 * 10 * 100_000 * (0.25 + 2*0.25 + 0.05)) // the exposure of 8 cores at the longest interval and round trip that are believed
