@@ -65,7 +65,7 @@ func flip(message, at int, bit byte, length *int) func(int, int, []byte) []byte 
 // done already and learns of it by the end of the stream.
 func TestMutatedHandshakes(t *testing.T) {
 	runs := 10_000
-	if testing.Short() {
+	if testing.Short() || underRace {
 		runs = 500
 	}
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
