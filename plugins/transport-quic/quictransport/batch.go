@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"time"
 	"unsafe"
 
 	"golang.org/x/net/ipv4"
@@ -16,7 +15,7 @@ const (
 	batchReads = 8        // what one recvmmsg(2) takes
 	batchBytes = 64 << 10 // the most that packets which were joined have
 	batchNotes = 128      // bytes of control messages, as quic-go has; all that it and we ask for take 120
-	batchAgain = 100      // reads in a row that may fail
+	batchAgain = 4        // reads at once, of which the first may fail
 )
 
 // A batch reads packets many at a time, and takes apart those that the
@@ -53,17 +52,21 @@ const _ = -(unsafe.Sizeof(messageHeader{}) % unsafe.Sizeof(uintptr(0)))
 func (b *batch) init(s *socket) {
 	b.s, b.bytes = s, make([]byte, batchReads*batchBytes)
 	b.do = func(fd uintptr) bool {
-		b.prepare()
-		for {
+		for range batchAgain {
+			b.prepare()
 			var n uintptr
 			n, _, b.errno = unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers[0])), batchReads, unix.MSG_DONTWAIT, 0, 0)
-			if b.errno == 0 {
+			switch b.errno {
+			case 0:
 				b.got = int(n)
-			}
-			if b.errno != unix.EINTR {
-				return b.errno != unix.EAGAIN
+				return true
+			case unix.EAGAIN:
+				return false
+			case unix.EBADF:
+				return true
 			}
 		}
+		return false
 	}
 }
 
@@ -101,21 +104,17 @@ func (s *socket) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 }
 
 // read waits for packets. quic-go ends all connections of a socket that can
-// not be read; for want of memory, or because of what was sent before, it can
-// be the next time.
+// not be read, so an error that is about what was sent before is read away, and
+// one that stays, such as want of memory, waits for the next packet like others
+// that find nothing.
 func (b *batch) read() error {
-	for again := 0; ; again++ {
-		if err := b.s.raw.Read(b.do); err != nil {
-			return err
-		}
-		if b.errno == 0 {
-			return nil
-		}
-		if b.errno == unix.EBADF || again == batchAgain {
-			return os.NewSyscallError("recvmmsg", b.errno)
-		}
-		<-time.After(time.Millisecond) // it was no packet that woke us
+	if err := b.s.raw.Read(b.do); err != nil {
+		return err
 	}
+	if b.errno != 0 {
+		return os.NewSyscallError("recvmmsg", b.errno)
+	}
+	return nil
 }
 
 // take hands out the next packet.
